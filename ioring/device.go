@@ -1,0 +1,135 @@
+package ioring
+
+import "errors"
+
+// OpKind says what an Op asks of the device.
+type OpKind uint8
+
+const (
+	// Read fills Buf from the address space at Off.
+	Read OpKind = iota + 1
+	// Write stores Buf at Off. A finished write is not yet durable.
+	Write
+	// Sync makes every write that had finished before the Sync was submitted
+	// durable, together with the directory entries of the segments they are in.
+	// A failed Sync is final: the device answers ErrSyncFailed to every later
+	// write and sync (fsync that failed once may report success afterwards
+	// although the data is gone).
+	Sync
+)
+
+// Op is one request. Its life has three steps:
+//
+//  1. the caller fills Kind, Off, Buf and Done;
+//  2. Submit passes the Op and its Buf to the device: the caller may neither
+//     read nor change them;
+//  3. the device sets N and Err and calls Done exactly once: the Op and its Buf
+//     are the caller's again, and may be submitted again, from inside Done too.
+//
+// Done runs on a goroutine of the device or, before Submit returns, on the
+// submitter's own. It must be short, must not block and must not hold up the
+// device; the submitter must not hold a lock that Done takes.
+type Op struct {
+	Kind OpKind
+	// Off is the byte address in the flat address space. With Buf it must obey
+	// Align and lie inside one segment.
+	Off int64
+	Buf []byte
+	// N is the number of bytes transferred: len(Buf) unless Err is set.
+	N   int
+	Err error
+	// Done is called when the operation has finished.
+	Done func(*Op)
+
+	next *Op // owned by the device between Submit and Done
+}
+
+// Errors a device answers with. The operating system's own errors (EIO, ENOSPC,
+// EFBIG, EDQUOT, ...) are wrapped, so errors.Is finds them too.
+var (
+	// ErrClosed: the device has been closed.
+	ErrClosed = errors.New("ioring: device closed")
+	// ErrNoSegment: a read of a segment that does not exist (never written, or
+	// discarded).
+	ErrNoSegment = errors.New("ioring: no such segment")
+	// ErrMisaligned: offset, length or memory of an Op breaks Align, or the Op
+	// crosses a segment border.
+	ErrMisaligned = errors.New("ioring: operation is not aligned")
+	// ErrSyncFailed: an earlier sync or write-back failed; nothing written since
+	// can be trusted to be durable.
+	ErrSyncFailed = errors.New("ioring: an earlier sync failed")
+	// ErrShort: the file ended, or the device stopped, inside an operation.
+	ErrShort = errors.New("ioring: short transfer")
+	// ErrLocked: another process has the directory open.
+	ErrLocked = errors.New("ioring: directory is in use")
+	// ErrNoMeta: no such metadata file.
+	ErrNoMeta = errors.New("ioring: no such metadata file")
+)
+
+// Align holds the constraints on the operations of a device, in bytes; each is a
+// power of two between 1 and 4096.
+type Align struct {
+	Offset int // of Op.Off and len(Op.Buf)
+	Memory int // of the address of Op.Buf[0]
+}
+
+// Info describes an open device for logs and statistics.
+type Info struct {
+	Backend string // "io_uring", "pread/pwrite", or a test device's name
+	Why     string // one sentence: why this backend
+	Direct  bool   // O_DIRECT is in force
+	Detail  string // one sentence on O_DIRECT, registered memory and the like
+}
+
+// Counters of a device since it was opened.
+type Counters struct {
+	Reads, ReadBytes   uint64
+	Writes, WriteBytes uint64
+	Syncs              uint64
+	Errors             uint64
+	InFlight           int64
+}
+
+// Device is one directory: a flat address space of bytes cut into segments of
+// equal size, and a few small metadata files. All methods are safe for
+// concurrent use.
+type Device interface {
+	// Submit starts every op of ops, in any order; the ops of one call are
+	// handed over together. It does not wait for them, except that a single
+	// read may be done at once on the caller's thread when nothing else is in
+	// flight (that is faster than two wake-ups). The slice is the caller's
+	// again when Submit returns.
+	Submit(ops []*Op)
+
+	// SegmentSize is the size of a segment in bytes, a power of two.
+	SegmentSize() int64
+	// Align is what operations must obey.
+	Align() Align
+	// Extent is the range of addresses that existing segments cover,
+	// [begin, end), both multiples of SegmentSize; both zero when there is none.
+	Extent() (begin, end int64)
+	// Discard removes every segment that lies wholly below until. The caller
+	// guarantees that no operation on them is in flight or will come.
+	Discard(until int64) error
+
+	// Buffers is the device's staging memory for reads.
+	Buffers() *Buffers
+
+	// ReadMeta returns the content of a metadata file, or ErrNoMeta.
+	ReadMeta(name string) ([]byte, error)
+	// WriteMeta replaces a metadata file in one step and returns when content
+	// and directory entry are durable: after a crash either the old or the new
+	// content is there, whole.
+	WriteMeta(name string, data []byte) error
+	// RemoveMeta removes a metadata file durably; a missing one is no error.
+	RemoveMeta(name string) error
+	// ListMeta lists the metadata files, sorted by name.
+	ListMeta() ([]string, error)
+
+	Info() Info
+	Counters() Counters
+
+	// Close waits for what is in flight, then frees everything. Operations
+	// submitted afterwards fail with ErrClosed.
+	Close() error
+}
