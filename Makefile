@@ -1,0 +1,54 @@
+# Every task of the project; `make` alone lists them. All of them need Go, git
+# and make only, except `race`, which needs a C compiler as well.
+
+GO     ?= go
+PREFIX ?= /usr/local
+# More arguments for `go test`, e.g. make test TESTFLAGS='-count=1 -v'.
+TESTFLAGS ?=
+# giouring, the io_uring binding, links only with the linker's name check off.
+# Without these flags everything builds and runs too, on pread/pwrite.
+RING := -tags giouring -ldflags=-checklinkname=0
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+PROGRAMS := ./daemon/rskvd ./client/rskv $(if $(wildcard bench/rskv-bench/*.go),./bench/rskv-bench)
+
+.DEFAULT_GOAL := help
+.PHONY: help build test race check fuzz run demo install clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
+
+build: ## build bin/rskvd, bin/rskv and bin/rskv-bench (static)
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -trimpath $(RING) -o bin/ $(PROGRAMS)
+
+test: ## run all tests, with the io_uring backend linked in
+	$(GO) test $(RING) -timeout 20m $(TESTFLAGS) ./...
+
+race: ## run the short tests under the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race -short $(RING) -timeout 20m $(TESTFLAGS) ./...
+
+check: ## gofmt, vet (four ways), staticcheck, import arrows and repository shape
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi
+	$(GO) vet ./... ./.ci/report
+	$(GO) vet -tags giouring ./...
+	GOOS=darwin $(GO) vet ./...
+	GOARCH=arm64 $(GO) vet -tags giouring ./...
+	$(GO) run $(STATICCHECK) ./...
+	$(GO) run $(STATICCHECK) -tags giouring ./...
+	$(GO) test -run TestShape -count=1 ./bench
+
+fuzz: ## run every fuzz target for ten seconds
+	@GO="$(GO)" .ci/fuzz 10s
+
+run: build ## start a daemon in the foreground, in a temporary directory
+	@.ci/try
+
+demo: build ## import a data set larger than the memory, compare, restart, compare again
+	@GO="$(GO)" .ci/demo
+
+install: build ## install the programs into $(DESTDIR)$(PREFIX)/bin
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(addprefix bin/,$(notdir $(PROGRAMS))) $(DESTDIR)$(PREFIX)/bin
+
+clean: ## remove what build made
+	rm -rf bin
