@@ -1,5 +1,10 @@
 package ipc
 
+import "errors"
+
+// ErrAnyTooLarge matches, by errors.Is, every code that says something exceeds its limit.
+var ErrAnyTooLarge = errors.New("too large")
+
 // Code is the name of an error on the wire. It is an error itself, so that
 // errors.Is(err, ipc.CodeBusy) holds for every *Error of that code. A code this version does not
 // know travels unchanged.
@@ -48,6 +53,15 @@ func (e *Error) Error() string {
 		return string(e.Code)
 	}
 	return string(e.Code) + ": " + e.Message
+}
+
+// Is reports whether target is ErrAnyTooLarge and c one of the codes it stands for.
+func (c Code) Is(target error) bool {
+	switch c {
+	case CodeKeyTooLarge, CodeValueTooLarge, CodeRequestTooLarge, CodeAnswerTooLarge:
+		return target == ErrAnyTooLarge
+	}
+	return false
 }
 
 // Unwrap returns the Code, so that errors.Is finds it.

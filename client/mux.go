@@ -1,0 +1,394 @@
+package client
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"runtime"
+	"slices"
+	"time"
+
+	"rskv/ipc"
+)
+
+// slot is one place in the table of what is in flight; its index is the request's id. Slot 0 stays
+// empty: the daemon answers id 0 when it cannot tell which request it is about.
+type slot struct {
+	f    *flight // nil: free
+	i    int32   // which of the flight's requests
+	free uint32  // next free slot, 0 at the end
+}
+
+// maxTries is for how many connections a request is queued before it is given up: one that makes
+// the daemon drop the connection must not do so for ever.
+const maxTries = 4
+
+// submit queues all requests of f. After it the flight is in flight; with an error it is not, and
+// nothing of it was queued.
+func (c *Client) submit(ctx context.Context, f *flight) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := c.pass(ctx, len(f.ops), len(f.buf)); err != nil {
+		c.mu.Unlock()
+		return err
+	}
+	if err := c.mu.err; err != nil {
+		c.mu.gate.leave(len(f.ops), len(f.buf))
+		c.mu.Unlock()
+		return err
+	}
+	f.left = len(f.ops)
+	base := c.mu.queued
+	for i := range f.ops {
+		o := &f.ops[i]
+		o.id = c.takeSlotLocked(f, i)
+		o.at = base + uint64(o.start)
+		ipc.PatchID(f.buf[o.start:], o.id)
+	}
+	c.mu.queued += uint64(len(f.buf))
+	up := c.mu.up
+	if up {
+		c.mu.out = append(c.mu.out, f.buf...)
+	}
+	c.mu.Unlock()
+	if up {
+		c.wakeFlusher()
+	}
+	return nil
+}
+
+func (c *Client) takeSlotLocked(f *flight, i int) uint32 {
+	id := c.mu.free
+	if id == 0 {
+		id = uint32(len(c.mu.slots))
+		c.mu.slots = append(c.mu.slots, slot{})
+	}
+	s := &c.mu.slots[id]
+	c.mu.free = s.free
+	s.f, s.i = f, int32(i)
+	return id
+}
+
+// freeSlotLocked empties slot id and counts its request out of the gate.
+func (c *Client) freeSlotLocked(id uint32) slot {
+	s := &c.mu.slots[id]
+	was := *s
+	s.f, s.free = nil, c.mu.free
+	c.mu.free = id
+	o := &was.f.ops[was.i]
+	c.mu.gate.leave(1, o.end-o.start)
+	return was
+}
+
+func (c *Client) wakeFlusher() {
+	select {
+	case c.wake <- struct{}{}:
+	default: // it has a token already
+	}
+}
+
+// flush writes what callers queue until stop is closed or the socket fails, which the reading side
+// then sees as well. One yield before each write lets every caller that is ready queue first.
+func (c *Client) flush(conn net.Conn, stop <-chan struct{}) {
+	for {
+		select {
+		case <-stop:
+			return
+		case <-c.wake:
+		}
+		runtime.Gosched()
+		c.mu.Lock()
+		for len(c.mu.out) > 0 && c.mu.up {
+			b := c.mu.out
+			c.mu.out = c.spare[:0]
+			c.mu.Unlock()
+			n, err := conn.Write(b)
+			c.spare = keep(b)
+			c.mu.Lock()
+			c.mu.written += uint64(n)
+			if err != nil {
+				c.mu.Unlock()
+				_ = conn.Close() // ends the reading side, which handles the loss
+				return
+			}
+		}
+		c.mu.Unlock()
+	}
+}
+
+// keep returns b's memory for the next use, unless it is too large to hold on to.
+func keep(b []byte) []byte {
+	const kept = 1 << 20 // bytes; several pipelines of ordinary requests
+	if cap(b) > kept {
+		return nil
+	}
+	return b
+}
+
+// run is the one goroutine that reads, hands answers out and looks after the connection. It owns
+// every flight that is in flight.
+func (c *Client) run(conn net.Conn) {
+	defer close(c.ended)
+	for conn != nil {
+		err := c.serve(conn)
+		c.lost(err)
+		conn = c.redial(err)
+	}
+	c.failAll(ErrClosed)
+}
+
+// serve uses conn until it fails, and returns why. Both sides have ended when it returns.
+func (c *Client) serve(conn net.Conn) error {
+	stop, flushed := make(chan struct{}), make(chan struct{})
+	if !c.attach(conn) {
+		_ = conn.Close()
+		return ErrClosed
+	}
+	go func() {
+		defer close(flushed)
+		c.flush(conn, stop)
+	}()
+	c.wakeFlusher()
+	err := c.read(conn)
+	_ = conn.Close() // frees a flusher that is stuck in a write
+	close(stop)
+	<-flushed
+	return err
+}
+
+// attach makes conn the connection in use and queues for it what outlived the one before it, in its
+// old order. It returns false if the client was closed.
+func (c *Client) attach(conn net.Conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.closed {
+		return false
+	}
+	c.mu.err, c.mu.conn, c.mu.up = nil, conn, true
+	c.mu.out = c.mu.out[:0]
+	c.mu.written = c.mu.queued
+	for _, s := range c.inFlightLocked() {
+		o := &s.f.ops[s.i]
+		o.at, o.tries = c.mu.queued, o.tries+1
+		c.mu.out = append(c.mu.out, s.f.buf[o.start:o.end]...)
+		c.mu.queued += uint64(o.end - o.start)
+	}
+	return true
+}
+
+// inFlightLocked returns the occupied slots in the order in which they were queued.
+func (c *Client) inFlightLocked() []slot {
+	var list []slot
+	for _, s := range c.mu.slots {
+		if s.f != nil {
+			list = append(list, s)
+		}
+	}
+	slices.SortFunc(list, func(a, b slot) int {
+		return cmp.Compare(a.f.ops[a.i].at, b.f.ops[b.i].at)
+	})
+	return list
+}
+
+// readSize is the size in bytes of a read, and of the buffer unless an answer is longer; up to
+// readKept bytes a longer buffer is kept for the next long answer.
+const (
+	readSize = 64 << 10
+	readKept = 1 << 20
+)
+
+// read hands out answers until the connection fails.
+func (c *Client) read(conn net.Conn) error {
+	split := ipc.NewSplitter(ipc.MaxAnswer)
+	buf := make([]byte, readSize)
+	fill := 0
+	for {
+		n, err := conn.Read(buf[fill:])
+		fill += n
+		used, derr := c.handOut(&split, buf[:fill])
+		if derr != nil {
+			return derr
+		}
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = errors.New("the daemon closed the connection")
+			}
+			return err
+		}
+		if used > 0 { // not for each piece of a long answer: moving it each time would be quadratic
+			fill = copy(buf, buf[used:fill])
+		}
+		switch {
+		case fill == len(buf): // a longer answer: room for twice what came, not for what it claims
+			buf = append(buf, make([]byte, len(buf))...)
+		case len(buf) > readKept && fill < readSize:
+			buf = append(make([]byte, 0, readSize), buf[:fill]...)[:readSize]
+		}
+	}
+}
+
+// group is how many answers are looked up under one lock.
+const group = 128
+
+// handOut delivers every whole answer in b and returns how many bytes they took.
+func (c *Client) handOut(split *ipc.Splitter, b []byte) (used int, err error) {
+	for {
+		n := 0
+		for n < group {
+			size, serr := split.Next(b[used:])
+			if serr != nil {
+				return used, fmt.Errorf("read answer: %w", serr)
+			}
+			if size == 0 {
+				break
+			}
+			p := &c.responses[n]
+			if err := ipc.ParseResponse(b[used:used+size], p); err != nil {
+				return used, fmt.Errorf("read answer: %w", err)
+			}
+			used += size
+			if p.Type == ipc.TypeNotification {
+				continue // none is asked for, so none is of interest
+			}
+			n++
+		}
+		if err := c.land(n); err != nil {
+			return used, err
+		}
+		if n < group {
+			return used, nil
+		}
+	}
+}
+
+// land finds the requests of the first n responses and delivers. The lock is held for the lookup
+// only, not for the copying.
+func (c *Client) land(n int) (err error) {
+	if n == 0 {
+		return nil
+	}
+	c.mu.Lock()
+	for i := range n {
+		p := &c.responses[i]
+		if p.ID == 0 || int(p.ID) >= len(c.mu.slots) || c.mu.slots[p.ID].f == nil {
+			n, err = i, strayAnswer(p)
+			break
+		}
+		c.targets[i] = c.freeSlotLocked(p.ID)
+	}
+	c.mu.Unlock()
+	for i := range n {
+		c.targets[i].f.take(int(c.targets[i].i), &c.responses[i])
+	}
+	clear(c.targets[:n])
+	c.answered = c.answered || n > 0
+	return err
+}
+
+// strayAnswer is the error for an answer to nothing. With id 0 it is the daemon's reason to hang up.
+func strayAnswer(p *ipc.Response) error {
+	if p.ID == 0 && p.Failed {
+		return p.Err()
+	}
+	return fmt.Errorf("%w: answer to request %d, which is not in flight", ErrProtocol, p.ID)
+}
+
+// lost sorts out what was in flight when the connection failed with cause: what may be sent again
+// stays, the rest fails.
+func (c *Client) lost(cause error) {
+	c.mu.Lock()
+	c.mu.up, c.mu.conn = false, nil
+	if c.mu.closed {
+		c.mu.Unlock()
+		return // failAll comes next
+	}
+	notSent, sent := &lostError{cause: cause}, &lostError{cause: cause, sent: true}
+	var gone []slot
+	var why []error
+	for _, s := range c.inFlightLocked() {
+		o := &s.f.ops[s.i]
+		switch {
+		case c.sentLocked(o) && !o.again:
+			why = append(why, sent)
+		case s.f.givenUp.Load() || o.tries >= maxTries:
+			why = append(why, notSent)
+		default:
+			continue
+		}
+		gone = append(gone, c.freeSlotLocked(o.id))
+	}
+	c.mu.Unlock()
+	for i, s := range gone {
+		s.f.fail(int(s.i), why[i])
+	}
+}
+
+// sentLocked reports whether all of o's bytes were taken by the socket, without which the daemon
+// cannot have carried it out.
+func (c *Client) sentLocked(o *op) bool {
+	return o.at+uint64(o.end-o.start) <= c.mu.written
+}
+
+// failAll fails everything in flight with err.
+func (c *Client) failAll(err error) {
+	c.mu.Lock()
+	var gone []slot
+	for _, s := range c.inFlightLocked() {
+		gone = append(gone, c.freeSlotLocked(s.f.ops[s.i].id))
+	}
+	c.mu.Unlock()
+	for _, s := range gone {
+		s.f.fail(int(s.i), err)
+	}
+}
+
+// redial connects again, with growing pauses, and returns nil when the client is closed. When it has
+// taken longer than retryFor, what waits fails, and what comes fails at once until a connection is
+// up. The pauses start over only after a connection that brought answers.
+func (c *Client) redial(cause error) net.Conn {
+	if c.answered || c.downSince.IsZero() {
+		c.answered, c.downSince, c.pause = false, time.Now(), c.opt.pauseMin
+	}
+	for {
+		pause := c.pause/2 + rand.N(c.pause/2+1)
+		down := time.Since(c.downSince)
+		if down >= c.opt.retryFor {
+			c.refuse(&lostError{cause: fmt.Errorf("no connection for %v: %w", down.Round(time.Millisecond), cause)})
+		} else {
+			pause = min(pause, c.opt.retryFor-down)
+		}
+		select {
+		case <-c.closing.Done():
+			return nil
+		case <-time.After(pause):
+		}
+		c.pause = min(2*c.pause, c.opt.pauseMax)
+		conn, err := dial(c.closing, c.path)
+		if err == nil {
+			return conn
+		}
+		cause = err
+	}
+}
+
+// refuse fails what is in flight with err, and what is submitted until the next connection.
+func (c *Client) refuse(err error) {
+	c.mu.Lock()
+	if c.mu.closed {
+		err = ErrClosed
+	}
+	c.mu.err = err
+	c.mu.Unlock()
+	c.failAll(err)
+}
+
+// dial makes one connection.
+func dial(ctx context.Context, path string) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "unix", path)
+}
