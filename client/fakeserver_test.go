@@ -33,6 +33,7 @@ type fakeServer struct {
 	shuffle bool                                                    // answers of one read in random order
 	dribble bool                                                    // answers one byte at a time
 	instant func(out []byte, q *ipc.Request) []byte                 // answers everything, in place of all the rest
+	lie     bool                                                    // stored values come back changed
 	silent  bool                                                    // never answers
 	hook    func(s *fakeServer, conn net.Conn, q *ipc.Request) bool // true: it has handled q itself
 }
@@ -200,6 +201,9 @@ func (s *fakeServer) answer(out []byte, q *ipc.Request, lim *ipc.Limits) []byte 
 	case ipc.MethodGet:
 		if !there {
 			return ipc.AppendNilResult(out, q.ID)
+		}
+		if s.lie {
+			value = append([]byte("!"), value...)
 		}
 		return ipc.AppendBinResult(out, q.ID, value)
 	case ipc.MethodExists:
