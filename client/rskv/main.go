@@ -1,0 +1,65 @@
+// Command rskv talks to the daemon rskvd from a shell.
+//
+//	rskv put greeting hello        rskv import DIR
+//	rskv get greeting              rskv export --like DIR NEW
+//
+// Values go from stdin and to stdout byte for byte; a newline is added only on
+// a terminal. Exit codes: 0 found or done, 1 absent or the condition was not
+// met, 2 an error, a wrong argument included, told in one sentence on stderr.
+//
+// main.go turns arguments into an exit code, root.go holds what all commands
+// share, and command_*.go the commands. import, verify and export are one
+// pipeline (transfer.go) between a source (source.go: tree.go, lines.go) and
+// the daemon or a sink (sink.go).
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+)
+
+// Exit codes.
+const (
+	exitFound  = 0
+	exitAbsent = 1 // absent, different, or the condition was not met
+	exitError  = 2
+)
+
+// errAbsent ends a command with exitAbsent and without a message.
+var errAbsent = errors.New("absent")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is the program: arguments and streams in, exit code out.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	t := &tool{stdin: stdin, stdout: stdout, stderr: stderr}
+	defer t.hangUp()
+	root := t.root()
+	root.SetArgs(negativeLast(root, args))
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	switch {
+	case err == nil:
+		return exitFound
+	case errors.Is(err, errAbsent):
+		return exitAbsent
+	case ctx.Err() != nil:
+		err = errors.New("interrupted")
+	}
+	// One sentence: an error of several lines would look like a dump.
+	fmt.Fprintln(stderr, "rskv: "+strings.Join(strings.Split(strings.TrimSpace(err.Error()), "\n"), "; "))
+	return exitError
+}
