@@ -1,0 +1,589 @@
+//go:build unix
+
+package ioring
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/bits"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// Names in a volume's directory. Everything else in it is left alone.
+//
+//	seg26-0000000000000003   segment 3 of 2^26 bytes: addresses [3<<26, 4<<26)
+//	NAME.meta                metadata file NAME
+//	NAME.meta.new            a new content of it, being written
+const (
+	segmentPrefix = "seg"
+	metaSuffix    = ".meta"
+	newSuffix     = ".new"
+
+	filePerm = 0o600
+	dirPerm  = 0o700
+
+	// sectorMax is assumed where the sector size cannot be found out.
+	sectorMax = 4096
+
+	// metaSizeMax bounds what ReadMeta reads into the heap.
+	metaSizeMax = 1 << 30
+)
+
+// volume is a directory of segment files seen as one address space. It knows
+// names, files and what has to be synced, and nothing about how bytes are moved.
+type volume struct {
+	dir    *os.File // holds the lock; immutable
+	path   string
+	shift  uint // log2 of the segment size
+	direct bool
+	align  Align
+
+	create sync.Mutex // held while one segment file is made, so that mu is never held over I/O
+
+	mu struct {
+		sync.RWMutex
+		segments map[int64]*segment
+		dirty    []*segment // written since the last sync; each holds a reference
+		dirDirty bool       // a segment was made since the last sync
+	}
+
+	// failed is the first failed sync, wrapped for callers; set once, then final.
+	failed atomic.Pointer[error]
+}
+
+// segment is one open file. It is closed when the last reference goes: the table
+// holds one, each operation in flight one, the dirty list one.
+type segment struct {
+	file  *os.File
+	fd    int
+	name  string
+	begin int64 // address of its first byte
+	refs  atomic.Int32
+	dirty atomic.Bool // it is in the dirty list
+}
+
+// acquire takes a reference unless the segment is already on its way out.
+func (s *segment) acquire() bool {
+	for {
+		n := s.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if s.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (s *segment) release() {
+	if s.refs.Add(-1) == 0 {
+		_ = s.file.Close() // nothing unsynced is promised any more
+	}
+}
+
+// openVolume locks the directory, making it if needed, and opens its segments.
+func openVolume(path string, segmentSize int64, noDirect bool) (*volume, error) {
+	if err := makeDir(path); err != nil {
+		return nil, fmt.Errorf("create directory: %w", err)
+	}
+	dir, err := lockDir(path)
+	if err != nil {
+		return nil, err
+	}
+	v := &volume{dir: dir, path: path, shift: uint(bits.TrailingZeros64(uint64(segmentSize)))}
+	v.mu.segments = make(map[int64]*segment)
+	if err := v.measure(noDirect); err != nil {
+		v.close()
+		return nil, err
+	}
+	if err := v.openSegments(); err != nil {
+		v.close()
+		return nil, err
+	}
+	return v, nil
+}
+
+// makeDir makes path and what is missing above it, durably.
+func makeDir(path string) error {
+	err := os.Mkdir(path, dirPerm)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := makeDir(filepath.Dir(path)); err != nil {
+			return err
+		}
+		err = os.Mkdir(path, dirPerm)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	parent, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer parent.Close()
+	return parent.Sync()
+}
+
+// lockDir opens the directory, refuses one that strangers may write to, and
+// takes the lock that keeps a second process out. The lock goes with the file.
+func lockDir(path string) (*os.File, error) {
+	fd, err := openAt(unix.AT_FDCWD, path, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, fmt.Errorf("open directory %s: %w", path, err)
+	}
+	dir := os.NewFile(uintptr(fd), path)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		dir.Close()
+		return nil, fmt.Errorf("stat directory %s: %w", path, err)
+	}
+	if st.Mode&unix.S_IWOTH != 0 {
+		dir.Close()
+		return nil, fmt.Errorf("directory %s may be written by everybody (mode %#o): %w",
+			path, st.Mode&0o7777, fs.ErrPermission)
+	}
+	err = retry(func() error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		dir.Close()
+		return nil, fmt.Errorf("%w: %s", ErrLocked, path)
+	}
+	if err != nil {
+		dir.Close()
+		return nil, fmt.Errorf("lock directory %s: %w", path, err)
+	}
+	return dir, nil
+}
+
+// openSegments opens what is there. A segment whose making was interrupted is
+// shorter than the others: it is extended, and reads as zeros there. All count
+// as unsynced: the process before may have been killed between a write and its
+// sync, and what is read now must still be there after the next sync.
+func (v *volume) openSegments() error {
+	names, err := v.list()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		shift, index, ok := parseSegmentName(name)
+		if !ok {
+			continue
+		}
+		if shift != v.shift {
+			return fmt.Errorf("open segments: %s holds segments of %d bytes, not of %d",
+				v.path, int64(1)<<shift, int64(1)<<v.shift)
+		}
+		s, err := v.openSegment(name, index, 0)
+		if err != nil {
+			return err
+		}
+		v.mu.segments[index] = s
+		if err := v.extend(s); err != nil {
+			return err
+		}
+		v.markDirty(s)
+	}
+	v.mu.dirDirty = true
+	return nil
+}
+
+// extend brings a segment file to its full size.
+func (v *volume) extend(s *segment) error {
+	st, err := s.file.Stat()
+	if err != nil {
+		return fmt.Errorf("open segment: %w", err)
+	}
+	size := v.segmentSize()
+	switch {
+	case !st.Mode().IsRegular():
+		return fmt.Errorf("open segment %s: not a regular file", s.name)
+	case st.Size() > size:
+		return fmt.Errorf("open segment %s: %d bytes, longer than a segment", s.name, st.Size())
+	case st.Size() < size:
+		if err := s.file.Truncate(size); err != nil {
+			return fmt.Errorf("extend segment: %w", err)
+		}
+	}
+	return nil
+}
+
+// close frees everything; nothing may be in flight. The lock is released.
+func (v *volume) close() error {
+	v.mu.Lock()
+	for _, s := range v.mu.dirty {
+		s.release()
+	}
+	for _, s := range v.mu.segments {
+		s.release()
+	}
+	v.mu.dirty, v.mu.segments = nil, nil
+	v.mu.Unlock()
+	return v.dir.Close()
+}
+
+func (v *volume) segmentSize() int64 { return 1 << v.shift }
+
+// extent is the range of addresses that segments cover.
+func (v *volume) extent() (begin, end int64) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	for index := range v.mu.segments {
+		if end == 0 || index<<v.shift < begin {
+			begin = index << v.shift
+		}
+		end = max(end, (index+1)<<v.shift)
+	}
+	return begin, end
+}
+
+// readable finds the segment of address off and takes a reference to it.
+func (v *volume) readable(off int64) (*segment, error) {
+	v.mu.RLock()
+	s := v.mu.segments[off>>v.shift]
+	v.mu.RUnlock()
+	if s == nil || !s.acquire() {
+		return nil, fmt.Errorf("%w: address %d", ErrNoSegment, off)
+	}
+	return s, nil
+}
+
+// writable is like readable and makes the segment if it does not exist. Running
+// out of space leaves nothing behind, so that it may be tried again.
+func (v *volume) writable(off int64) (*segment, error) {
+	if err := v.stuck(); err != nil {
+		return nil, err
+	}
+	if s, err := v.readable(off); err == nil {
+		return s, nil
+	}
+	v.create.Lock()
+	defer v.create.Unlock()
+	if s, err := v.readable(off); err == nil {
+		return s, nil
+	}
+	index := off >> v.shift
+	s, err := v.openSegment(segmentName(v.shift, index), index, unix.O_CREAT|unix.O_EXCL)
+	if err != nil {
+		return nil, err
+	}
+	if err := allocate(s.fd, v.segmentSize()); err != nil {
+		s.release()
+		_ = v.unlink(s.name)
+		return nil, fmt.Errorf("make segment %s of %d bytes: %w", s.name, v.segmentSize(), err)
+	}
+	s.refs.Add(1) // the caller's
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.mu.segments[index] = s
+	v.mu.dirDirty = true
+	return s, nil
+}
+
+func (v *volume) openSegment(name string, index int64, flags int) (*segment, error) {
+	if v.direct {
+		flags |= directFlag
+	}
+	fd, err := openAt(int(v.dir.Fd()), name, unix.O_RDWR|flags)
+	if err != nil {
+		return nil, fmt.Errorf("open segment %s: %w", name, err)
+	}
+	s := &segment{file: os.NewFile(uintptr(fd), filepath.Join(v.path, name)), fd: fd, name: name, begin: index << v.shift}
+	s.refs.Store(1) // the table's
+	return s, nil
+}
+
+// written notes that a write to s has finished. It is called before the write's
+// Done, so that a Sync submitted from there covers it.
+func (v *volume) written(s *segment) {
+	if !s.dirty.Load() {
+		v.markDirty(s)
+	}
+}
+
+func (v *volume) markDirty(s *segment) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !s.dirty.Load() && s.acquire() {
+		s.dirty.Store(true)
+		v.mu.dirty = append(v.mu.dirty, s)
+	}
+}
+
+// sync makes durable what was written before the call. One caller at a time: a
+// second one would find the dirty list empty while the first still works on it.
+func (v *volume) sync() error {
+	if err := v.stuck(); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	dirty, dirDirty := v.mu.dirty, v.mu.dirDirty
+	v.mu.dirty, v.mu.dirDirty = nil, false
+	for _, s := range dirty {
+		// Cleared before the file is synced: a write that ends from here on
+		// enters the list again, one that ended before is covered below.
+		s.dirty.Store(false)
+	}
+	v.mu.Unlock()
+	var failed error
+	for _, s := range dirty {
+		if failed == nil {
+			if err := retry(func() error { return syncData(s.file) }); err != nil {
+				failed = fmt.Errorf("sync segment %s: %w", s.name, err)
+			}
+		}
+		s.release()
+	}
+	if failed == nil && dirDirty {
+		failed = v.syncDir()
+	}
+	if failed != nil {
+		return v.fail(failed)
+	}
+	return nil
+}
+
+// syncDir makes names durable. Its failure is final too: nobody can say which
+// names are on disk.
+func (v *volume) syncDir() error {
+	if err := v.dir.Sync(); err != nil {
+		return fmt.Errorf("sync directory %s: %w", v.path, err)
+	}
+	return nil
+}
+
+// fail makes err, a failed sync, final and returns it.
+func (v *volume) fail(err error) error {
+	final := fmt.Errorf("%w: %w", ErrSyncFailed, err)
+	v.failed.CompareAndSwap(nil, &final)
+	return final
+}
+
+// stuck is the failed sync, or nil.
+func (v *volume) stuck() error {
+	if err := v.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// discard removes the segments that lie wholly below until, lowest first. That
+// is not made durable: after a crash some may be back.
+func (v *volume) discard(until int64) error {
+	v.mu.RLock()
+	var gone []int64
+	for index := range v.mu.segments {
+		if (index+1)<<v.shift <= until {
+			gone = append(gone, index)
+		}
+	}
+	v.mu.RUnlock()
+	slices.Sort(gone)
+	for _, index := range gone {
+		if err := v.unlink(segmentName(v.shift, index)); err != nil {
+			return fmt.Errorf("discard segment: %w", err)
+		}
+		v.mu.Lock()
+		s := v.mu.segments[index]
+		delete(v.mu.segments, index)
+		v.mu.Unlock()
+		if s != nil {
+			s.release()
+		}
+	}
+	return nil
+}
+
+// readMeta returns the content of a metadata file.
+func (v *volume) readMeta(name string) ([]byte, error) {
+	if err := CheckMetaName(name); err != nil {
+		return nil, err
+	}
+	fd, err := openAt(int(v.dir.Fd()), name+metaSuffix, unix.O_RDONLY|unix.O_NONBLOCK)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, fmt.Errorf("%w: %s", ErrNoMeta, name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read metadata %s: %w", name, err)
+	}
+	file := os.NewFile(uintptr(fd), name)
+	defer file.Close()
+	st, err := file.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("read metadata %s: %w", name, err)
+	}
+	if !st.Mode().IsRegular() || st.Size() > metaSizeMax {
+		return nil, fmt.Errorf("read metadata %s: not a regular file of at most %d bytes", name, metaSizeMax)
+	}
+	data := make([]byte, st.Size())
+	for n := 0; n < len(data); {
+		k, err := file.ReadAt(data[n:], int64(n))
+		if n += k; err != nil && n < len(data) {
+			return nil, fmt.Errorf("read metadata %s: %w", name, err)
+		}
+	}
+	return data, nil
+}
+
+// writeMeta replaces a metadata file: new file, sync, rename, sync directory.
+func (v *volume) writeMeta(name string, data []byte) error {
+	if err := CheckMetaName(name); err != nil {
+		return err
+	}
+	if len(data) > metaSizeMax {
+		return fmt.Errorf("write metadata %s: %d bytes, at most %d", name, len(data), metaSizeMax)
+	}
+	if err := v.stuck(); err != nil {
+		return err
+	}
+	fresh := name + metaSuffix + newSuffix
+	if err := v.writeFile(fresh, data); err != nil {
+		_ = v.unlink(fresh)
+		return fmt.Errorf("write metadata %s: %w", name, err)
+	}
+	dir := int(v.dir.Fd())
+	if err := unix.Renameat(dir, fresh, dir, name+metaSuffix); err != nil {
+		_ = v.unlink(fresh)
+		return fmt.Errorf("write metadata %s: %w", name, err)
+	}
+	if err := v.syncDir(); err != nil {
+		return v.fail(err)
+	}
+	return nil
+}
+
+func (v *volume) writeFile(name string, data []byte) error {
+	fd, err := openAt(int(v.dir.Fd()), name, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	file := os.NewFile(uintptr(fd), name)
+	if _, err = file.Write(data); err == nil {
+		err = file.Sync()
+	}
+	return errors.Join(err, file.Close())
+}
+
+// removeMeta removes a metadata file durably.
+func (v *volume) removeMeta(name string) error {
+	if err := CheckMetaName(name); err != nil {
+		return err
+	}
+	if err := v.stuck(); err != nil {
+		return err
+	}
+	if err := v.unlink(name + metaSuffix); err != nil {
+		return fmt.Errorf("remove metadata %s: %w", name, err)
+	}
+	if err := v.syncDir(); err != nil {
+		return v.fail(err)
+	}
+	return nil
+}
+
+// listMeta lists the metadata files.
+func (v *volume) listMeta() ([]string, error) {
+	names, err := v.list()
+	if err != nil {
+		return nil, err
+	}
+	var metas []string
+	for _, name := range names {
+		meta, ok := strings.CutSuffix(name, metaSuffix)
+		if ok && CheckMetaName(meta) == nil {
+			metas = append(metas, meta)
+		}
+	}
+	return metas, nil
+}
+
+// list returns the names in the directory, sorted. It opens it anew, because
+// reading moves a position that all users of one open directory share.
+func (v *volume) list() ([]string, error) {
+	fd, err := openAt(int(v.dir.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, fmt.Errorf("list directory %s: %w", v.path, err)
+	}
+	dir := os.NewFile(uintptr(fd), v.path)
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("list directory %s: %w", v.path, err)
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// unlink removes a name; a missing one is no error.
+func (v *volume) unlink(name string) error {
+	err := unix.Unlinkat(int(v.dir.Fd()), name, 0)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	return nil
+}
+
+// scratchName is a file that exists only while a device is being opened.
+const scratchName = "scratch" + newSuffix
+
+// scratch makes a small file without a name, opened with flags, to find out what
+// the file system can do.
+func (v *volume) scratch(flags int) (*os.File, error) {
+	if err := v.unlink(scratchName); err != nil {
+		return nil, err
+	}
+	fd, err := openAt(int(v.dir.Fd()), scratchName, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|flags)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), scratchName), v.unlink(scratchName)
+}
+
+func segmentName(shift uint, index int64) string {
+	return fmt.Sprintf("%s%02d-%016x", segmentPrefix, shift, index)
+}
+
+// parseSegmentName is the inverse of segmentName; other spellings do not count.
+func parseSegmentName(name string) (shift uint, index int64, ok bool) {
+	rest, ok := strings.CutPrefix(name, segmentPrefix)
+	if !ok {
+		return 0, 0, false
+	}
+	size, number, _ := strings.Cut(rest, "-")
+	s, err1 := strconv.ParseUint(size, 10, 8)
+	n, err2 := strconv.ParseUint(number, 16, 63)
+	if err1 != nil || err2 != nil || s > 62 || n >= 1<<(63-s) || segmentName(uint(s), int64(n)) != name {
+		return 0, 0, false
+	}
+	return uint(s), int64(n), true
+}
+
+// openAt opens without following a link and without passing the file on.
+func openAt(dir int, name string, flags int) (fd int, err error) {
+	if flags&unix.O_DIRECTORY == 0 {
+		flags |= unix.O_NOFOLLOW // the directory itself may be a link: that is its owner's choice
+	}
+	err = retry(func() error {
+		fd, err = unix.Openat(dir, name, flags|unix.O_CLOEXEC, filePerm)
+		return err
+	})
+	return fd, err
+}
+
+// retry repeats f while a signal interrupts it.
+func retry(f func() error) error {
+	for {
+		if err := f(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}

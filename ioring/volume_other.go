@@ -1,0 +1,32 @@
+//go:build unix && !linux
+
+package ioring
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// directFlag: only Linux moves bytes past the page cache here.
+const directFlag = 0
+
+// measure finds out that the directory can be written to.
+func (v *volume) measure(bool) error {
+	file, err := v.scratch(0)
+	if err != nil {
+		return fmt.Errorf("write to directory %s: %w", v.path, err)
+	}
+	defer file.Close()
+	v.align = Align{Offset: sectorMax, Memory: 1}
+	return nil
+}
+
+func allocate(fd int, size int64) error {
+	return retry(func() error { return unix.Ftruncate(fd, size) })
+}
+
+// syncData is a full sync: on macOS the library call does F_FULLFSYNC, without
+// which the disk may keep the bytes in its cache.
+func syncData(file *os.File) error { return file.Sync() }
