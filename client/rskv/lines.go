@@ -33,14 +33,14 @@ func (c *countingReader) Read(p []byte) (int, error) {
 }
 
 // readLine returns the next line without its newline. The slice is valid until
-// the next call. A line above lineMax is an error that ends the stream.
-func readLine(r *bufio.Reader, scratch []byte) ([]byte, error) {
+// the next call. A line above limit bytes is an error that ends the stream.
+func readLine(r *bufio.Reader, scratch []byte, limit int) ([]byte, error) {
 	line, err := r.ReadSlice('\n')
 	if err == bufio.ErrBufferFull {
 		scratch = append(scratch[:0], line...)
 		for err == bufio.ErrBufferFull {
-			if len(scratch) > lineMax {
-				return nil, fmt.Errorf("line is longer than %d bytes", lineMax)
+			if len(scratch) > limit {
+				return nil, fmt.Errorf("line is longer than %d bytes", limit)
 			}
 			line, err = r.ReadSlice('\n')
 			scratch = append(scratch, line...)
@@ -62,7 +62,7 @@ func linePairs(r *bufio.Reader, parse func(line []byte) (pair, error)) source {
 	return func(yield func(pair, error) bool) {
 		var scratch []byte
 		for number := 1; ; number++ {
-			line, err := readLine(r, scratch)
+			line, err := readLine(r, scratch, lineMax)
 			if err == io.EOF {
 				return
 			}

@@ -116,13 +116,13 @@ func TestReadLine_Long(t *testing.T) {
 	long := strings.Repeat("x", 100_000)
 	r := bufio.NewReaderSize(strings.NewReader("short\n"+long+"\n"+long+"y"), 16)
 	for _, want := range []string{"short", long, long + "y"} {
-		line, err := readLine(r, nil)
+		line, err := readLine(r, nil, lineMax)
 		require.NoError(t, err)
 		require.Equal(t, want, string(line))
 	}
 	endless := bufio.NewReaderSize(zeros{}, 1<<16)
-	_, err := readLine(endless, nil)
-	require.ErrorContains(t, err, "longer than")
+	_, err := readLine(endless, nil, 1<<20)
+	require.ErrorContains(t, err, "longer than 1048576 bytes")
 }
 
 // zeros is a stream of zero bytes without end.
