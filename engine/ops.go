@@ -1,85 +1,665 @@
 package engine
 
-// OpKind names what an Op does.
-type OpKind uint8
+import (
+	"bytes"
+	"encoding/binary"
+	"unsafe"
 
-const (
-	// OpGet reads the value of Key. Found says whether the key is there; the
-	// value is appended to Value[:0] and returned in Value.
-	OpGet OpKind = iota + 1
-	// OpExists sets Found to whether the key is there.
-	OpExists
-	// OpPut stores Value under Key, unless If is not met. Found says whether it
-	// was stored. Without If it never reads the disk.
-	OpPut
-	// OpDelete removes Key. Found says whether it was there; with Blind the
-	// disk is not read to learn that, and Found means nothing.
-	OpDelete
-	// OpCompareAndSwap replaces Old by Value if the present value equals Old.
-	// Absent stands for "no value": with OldAbsent the key must not be there,
-	// with NewAbsent it is deleted. Found says whether it was swapped.
-	OpCompareAndSwap
-	// OpAdd adds Delta to the eight-byte little-endian counter stored under Key
-	// (absent: 0) and returns the sum in Int.
-	OpAdd
-	// OpAppend appends Value to the present value (absent: empty) and returns
-	// the new length in Int.
-	OpAppend
-	// OpUpdate calls Fn with the present value and does what it answers. Fn may
-	// be called several times for one Op, never while the engine holds
-	// anything; it must not use the session.
-	OpUpdate
+	"rskv/engine/internal/hlog"
+	"rskv/engine/internal/index"
+	"rskv/engine/internal/record"
 )
 
-// Cond restricts an OpPut.
-type Cond uint8
-
 const (
-	Always    Cond = iota
-	IfAbsent       // store only a key that is not there
-	IfPresent      // store only over a key that is there
+	// inlineMax is the largest value in bytes stored in its own record; longer
+	// ones are cut into chunks. It bounds what is copied while the door may be
+	// waiting.
+	inlineMax = 64 << 10
+	// inPlaceMax is the largest value in bytes updated in place: above it a
+	// reader's copy is too likely to be torn, and an append costs no more.
+	inPlaceMax = 1 << 10
+	// spinMax bounds every spin for a record's latch inside a section: its
+	// holder may have been preempted.
+	spinMax = 128
 )
 
-// Verdict is what the function of an OpUpdate wants done.
-type Verdict uint8
+// outcome says how an attempt at an op inside a section ended.
+type outcome uint8
 
 const (
-	Keep   Verdict = iota // leave everything as it is
-	Store                 // store the returned value
-	Remove                // delete the key
+	finished   outcome = iota // the answer is in the op
+	fresh                     // not tried yet
+	again                     // somebody is in the way: leave the section, yield, start over
+	noSpace                   // no log page is free: wait for one outside, start over
+	onDisk                    // the answer is on disk, see place
+	inChunks                  // the value is in chunks, see place
+	callFn                    // OpUpdate: call the function outside, then publish
+	needChunks                // the new value must be written as chunks first
 )
 
-// UpdateFunc is the function of an OpUpdate. old is nil when the key is absent;
-// it is valid, and may be changed, only during the call.
-type UpdateFunc func(old []byte, found bool) (value []byte, v Verdict)
+// place is where the walk along a chain ended.
+type place struct {
+	slot  *uint64
+	entry uint64
+	head  record.Addr // newest record of the chain
+	addr  record.Addr // inMemory: of the key's record; onDisk: where to go on
+	kind  placeKind
+	ptr   unsafe.Pointer
+	w0    uint64
+}
 
-// Op is one operation of a batch: a request and, after it, the answer.
-type Op struct {
-	Kind      OpKind
-	If        Cond
-	Blind     bool
-	OldAbsent bool
-	NewAbsent bool
+type placeKind uint8
 
-	// Found is the yes-or-no answer, see OpKind.
-	Found bool
+const (
+	absent placeKind = iota
+	inMemory
+	disk
+)
 
-	// Key is 1 to 65,535 bytes long. The engine reads it until the call that
-	// was given the Op returns, never later.
-	Key []byte
-	// Value is the new value or, after OpGet, the answer. See Session.Start for
-	// how long an answer stays valid.
-	Value []byte
-	Old   []byte
-	Fn    UpdateFunc
-	Delta int64
+// walk follows the chain from head to the record of key.
+func (s *Session) walk(head record.Addr, key []byte, at *place) {
+	log := s.store.log
+	at.head = head
+	a := head
+	for a >= s.mem {
+		p := log.Pointer(a)
+		w0 := record.Load0(p)
+		if record.KeyEqual(p, w0, key) && record.Load1(p)&record.Invalid == 0 {
+			at.kind, at.addr, at.ptr, at.w0 = inMemory, a, p, w0
+			return
+		}
+		a = record.Prev(w0)
+	}
+	if a < record.FirstAddr || a < s.begin {
+		at.kind, at.addr = absent, 0
+		return
+	}
+	at.kind, at.addr = disk, a
+}
 
-	// Int is the answer of OpAdd and OpAppend.
-	Int int64
-	// Err is nil or one of the errors of this package, see errors.go.
-	Err error
-	// Tag is the caller's; the engine only carries it.
-	Tag uint64
+// find looks the key up without creating an entry for it.
+func (s *Session) find(hash uint64, key []byte, at *place) {
+	at.slot, at.entry = s.store.index.Find(hash)
+	if at.entry == 0 {
+		at.kind, at.addr, at.head = absent, 0, 0
+		return
+	}
+	s.walk(index.Address(at.entry), key, at)
+}
 
-	state opState
+// findForWrite looks the key up and makes sure that its chain has an entry.
+func (s *Session) findForWrite(hash uint64, key []byte, at *place) error {
+	var err error
+	at.slot, at.entry, err = s.store.index.FindOrCreate(hash)
+	if err != nil {
+		return ErrIndexFull
+	}
+	s.walk(index.Address(at.entry), key, at)
+	return nil
+}
+
+// attempt runs op as far as memory allows.
+func (s *Session) attempt(op *Op, hash uint64, at *place) outcome {
+	switch op.Kind {
+	case OpGet:
+		return s.get(op, hash, at)
+	case OpExists:
+		return s.exists(op, hash, at)
+	case OpPut:
+		if op.If == Always {
+			return s.put(op, hash, at)
+		}
+	case OpDelete:
+		return s.del(op, hash, at)
+	case OpAdd:
+		if out, ok := s.addInPlace(op, hash, at); ok {
+			return out
+		}
+	}
+	return s.modify(op, hash, at)
+}
+
+func (s *Session) get(op *Op, hash uint64, at *place) outcome {
+	s.find(hash, op.Key, at)
+	switch at.kind {
+	case absent:
+		return op.answer(false)
+	case disk:
+		return onDisk
+	}
+	for range spinMax {
+		w1 := record.Load1(at.ptr)
+		if record.Locked(w1) {
+			continue
+		}
+		switch record.KindOf(w1) {
+		case record.Tombstone:
+			return op.answer(false)
+		case record.Big:
+			seen, ok := s.observe(at)
+			if !ok {
+				continue
+			}
+			s.plan = plan{seen: seen}
+			return inChunks
+		}
+		dst := s.room(op, record.ValueLen(w1))
+		record.CopyOut(unsafe.Pointer(unsafe.SliceData(dst)), unsafe.Add(at.ptr, record.ValueOffset(at.w0, w1)), len(dst))
+		if record.Load1(at.ptr) == w1 {
+			s.keep(op, dst)
+			return op.answer(true)
+		}
+	}
+	return again
+}
+
+// room returns n bytes for an answer: the caller's if they are enough, else the
+// session's. keep makes them the answer.
+func (s *Session) room(op *Op, n int) []byte {
+	if cap(op.Value) >= n && n > 0 {
+		return op.Value[:n]
+	}
+	if free := cap(s.arena) - len(s.arena); free < n || s.arena == nil {
+		// Answers already given keep the old arena alive.
+		s.arena = make([]byte, 0, max(arenaMin, n, 2*cap(s.arena)))
+	}
+	return s.arena[len(s.arena) : len(s.arena)+n : len(s.arena)+n]
+}
+
+func (s *Session) keep(op *Op, dst []byte) {
+	if len(dst) > 0 && cap(op.Value) >= len(dst) && unsafe.SliceData(op.Value) == unsafe.SliceData(dst) {
+		op.Value = dst
+		return
+	}
+	s.arena = s.arena[:len(s.arena)+len(dst)]
+	op.Value = dst
+}
+
+func (o *Op) answer(found bool) outcome {
+	o.Found = found
+	if o.Kind == OpGet && !found {
+		o.Value = o.Value[:0]
+	}
+	return finished
+}
+
+func (o *Op) fail(err error) outcome {
+	o.Err = err
+	return finished
+}
+
+func (s *Session) exists(op *Op, hash uint64, at *place) outcome {
+	s.find(hash, op.Key, at)
+	switch at.kind {
+	case absent:
+		return op.answer(false)
+	case disk:
+		return onDisk
+	}
+	return op.answer(record.KindOf(record.Load1(at.ptr)) != record.Tombstone)
+}
+
+// put stores without a condition.
+func (s *Session) put(op *Op, hash uint64, at *place) outcome {
+	if len(op.Value) > s.store.inline {
+		s.plan = plan{value: op.Value, verdict: Replace, blind: true}
+		return needChunks
+	}
+	return s.putRecord(op, hash, at, op.Value, record.Value)
+}
+
+// putRecord stores value, whatever was there: in place where it fits, else at
+// the tail.
+func (s *Session) putRecord(op *Op, hash uint64, at *place, value []byte, kind record.Kind) outcome {
+	size := record.SizeFor(len(op.Key), len(value))
+	for range spinMax {
+		if err := s.findForWrite(hash, op.Key, at); err != nil {
+			return op.fail(err)
+		}
+		if at.kind != inMemory || at.addr < s.ro {
+			out, ok := s.append(op.Key, value, kind, at, s.added(at))
+			if ok {
+				return op.answer(true)
+			}
+			if out != finished {
+				return s.failed(op, out)
+			}
+			continue
+		}
+		w1 := record.Load1(at.ptr)
+		if w1&record.Sealed != 0 || !record.TryLock(at.ptr, w1) {
+			continue
+		}
+		if record.Size(at.w0, w1) == size && w1&record.Expiry == 0 && len(value) <= inPlaceMax {
+			s.overwrite(at, w1, kind, value)
+			return op.answer(true)
+		}
+		out, ok := s.replace(op.Key, value, kind, at, w1)
+		if ok {
+			return op.answer(true)
+		}
+		if out != finished {
+			return s.failed(op, out)
+		}
+	}
+	return again
+}
+
+// added is how many keys an append of a live record at this place adds. A chain
+// that goes on on disk is taken to hold the key: no count is worth a read.
+func (s *Session) added(at *place) int64 {
+	switch at.kind {
+	case absent:
+		return 1
+	case disk:
+		return 0
+	}
+	return liveDelta(record.KindOf(record.Load1(at.ptr)), record.Value)
+}
+
+func liveDelta(from, to record.Kind) int64 {
+	switch {
+	case from == record.Tombstone && to != record.Tombstone:
+		return 1
+	case from != record.Tombstone && to == record.Tombstone:
+		return -1
+	}
+	return 0
+}
+
+// overwrite changes a latched mutable record in place and releases it. The
+// rounded size stays the same.
+func (s *Session) overwrite(at *place, w1 uint64, kind record.Kind, value []byte) {
+	off := record.HeaderSize + (record.KeyLen(at.w0)+7)&^7
+	record.CopyIn(unsafe.Add(at.ptr, off), unsafe.Pointer(unsafe.SliceData(value)), len(value))
+	s.live += liveDelta(record.KindOf(w1), kind)
+	s.tally.inPlace++
+	record.UnlockChanged(at.ptr, w1, record.Word1(kind, len(value), 0))
+}
+
+// replace appends a newer record for a latched mutable one, seals that, and
+// releases it. ok is false if nothing happened: out then says why, finished
+// meaning that the chain has changed.
+func (s *Session) replace(key, value []byte, kind record.Kind, at *place, w1 uint64) (out outcome, ok bool) {
+	out, ok = s.append(key, value, kind, at, liveDelta(record.KindOf(w1), kind))
+	if ok {
+		// The newer record is linked: whoever still holds this one must look again.
+		record.UnlockChanged(at.ptr, w1, w1|record.Sealed)
+		return out, true
+	}
+	record.Unlock(at.ptr, w1)
+	return out, false
+}
+
+// append writes a record at the tail and links it as the newest of its chain, if
+// the chain's entry is still the one that was read.
+func (s *Session) append(key, value []byte, kind record.Kind, at *place, live int64) (out outcome, ok bool) {
+	a, p, status := s.store.log.Allocate(record.SizeFor(len(key), len(value)))
+	switch status {
+	case hlog.Again:
+		return again, false
+	case hlog.OK:
+	default:
+		return noSpace, false
+	}
+	prev := at.head
+	if prev < record.FirstAddr {
+		prev = 0
+	}
+	w0, w1 := record.Word0(prev, len(key)), record.Word1(kind, len(value), 0)
+	record.Write(p, w0, w1, key, value)
+	if !index.CAS(at.slot, at.entry, a) {
+		record.Store1(p, w1|record.Invalid)
+		return finished, false
+	}
+	s.live += live
+	s.tally.appended++
+	return finished, true
+}
+
+// failed turns noSpace into an error when waiting would not help.
+func (s *Session) failed(op *Op, out outcome) outcome {
+	if out == noSpace {
+		if err := s.store.Err(); err != nil {
+			return op.fail(err)
+		}
+		if s.store.log.Full() {
+			return op.fail(ErrDiskFull)
+		}
+	}
+	return out
+}
+
+// del removes a key. A tombstone is always left behind: without one the older
+// record would come back at the next recovery.
+func (s *Session) del(op *Op, hash uint64, at *place) outcome {
+	for range spinMax {
+		s.find(hash, op.Key, at)
+		switch {
+		case at.kind == absent:
+			return op.answer(false)
+		case at.kind == disk && !op.Blind:
+			return onDisk
+		case at.kind == disk || at.addr < s.ro:
+			live := int64(-1)
+			if at.kind == inMemory && record.KindOf(record.Load1(at.ptr)) == record.Tombstone {
+				return op.answer(false)
+			}
+			out, ok := s.append(op.Key, nil, record.Tombstone, at, live)
+			if ok {
+				return op.answer(true)
+			}
+			if out != finished {
+				return s.failed(op, out)
+			}
+			continue
+		}
+		w1 := record.Load1(at.ptr)
+		if record.Locked(w1) || w1&record.Sealed != 0 {
+			continue
+		}
+		if record.KindOf(w1) == record.Tombstone {
+			return op.answer(false)
+		}
+		if record.TryLock(at.ptr, w1) {
+			// The record keeps its length, so that its size stays known.
+			s.live--
+			s.tally.inPlace++
+			record.UnlockChanged(at.ptr, w1, record.Word1(record.Tombstone, record.ValueLen(w1), w1&record.Expiry))
+			return op.answer(true)
+		}
+	}
+	return again
+}
+
+// addInPlace adds to a mutable counter; ok is false if it is not one.
+func (s *Session) addInPlace(op *Op, hash uint64, at *place) (out outcome, ok bool) {
+	for range spinMax {
+		s.find(hash, op.Key, at)
+		if at.kind != inMemory || at.addr < s.ro {
+			return finished, false
+		}
+		w1 := record.Load1(at.ptr)
+		if record.KindOf(w1) != record.Value || record.ValueLen(w1) != 8 {
+			return finished, false
+		}
+		if w1&record.Sealed != 0 || !record.TryLock(at.ptr, w1) {
+			continue
+		}
+		var b [8]byte
+		p := unsafe.Add(at.ptr, record.ValueOffset(at.w0, w1))
+		record.CopyOut(unsafe.Pointer(&b), p, 8)
+		sum, err := addInt64(int64(binary.LittleEndian.Uint64(b[:])), op.Delta)
+		if err != nil {
+			record.Unlock(at.ptr, w1)
+			return op.fail(err), true
+		}
+		binary.LittleEndian.PutUint64(b[:], uint64(sum))
+		record.CopyIn(p, unsafe.Pointer(&b), 8)
+		s.tally.inPlace++
+		record.UnlockChanged(at.ptr, w1, w1)
+		op.Int = sum
+		return op.answer(true), true
+	}
+	return again, true
+}
+
+func addInt64(a, b int64) (int64, error) {
+	sum := a + b
+	if (sum > a) != (b > 0) && b != 0 {
+		return 0, ErrOverflow
+	}
+	return sum, nil
+}
+
+// observation is what a read-modify-write has seen and relies on.
+type observation struct {
+	found  bool
+	value  []byte
+	addr   record.Addr // of the record seen in memory, else 0
+	w1     uint64      // its word 1
+	stable bool        // it could not change any more when it was seen
+	above  record.Addr // nothing for the key above this address, if addr is 0
+}
+
+// plan is a change that needs something done outside of a section before it can
+// be published: the function called, or the value written as chunks.
+type plan struct {
+	seen    observation
+	value   []byte
+	verdict Verdict
+	blind   bool // an unconditional put: nothing was observed
+}
+
+// modify is the general read-modify-write: observe, compute, publish.
+func (s *Session) modify(op *Op, hash uint64, at *place) outcome {
+	for range spinMax {
+		s.find(hash, op.Key, at)
+		var seen observation
+		switch at.kind {
+		case disk:
+			return onDisk
+		case absent:
+			seen.above = at.head
+		case inMemory:
+			ok := false
+			if seen, ok = s.observe(at); !ok {
+				continue
+			}
+			if record.KindOf(seen.w1) == record.Big && op.needsValue() {
+				s.plan = plan{seen: seen}
+				return inChunks
+			}
+		}
+		if op.Kind == OpUpdate {
+			s.plan = plan{seen: seen}
+			return callFn
+		}
+		value, verdict := s.compute(op, seen.found, seen.value)
+		if verdict == Keep {
+			return finished
+		}
+		if verdict == Replace && len(value) > s.store.inline {
+			s.plan = plan{seen: seen, value: value, verdict: verdict}
+			return needChunks
+		}
+		out, changed := s.publish(op, hash, at, &seen, value, kindOf(verdict))
+		if !changed {
+			return out
+		}
+	}
+	return again
+}
+
+func kindOf(v Verdict) record.Kind {
+	if v == Remove {
+		return record.Tombstone
+	}
+	return record.Value
+}
+
+// needsValue reports whether the op looks at the present value, and not only at
+// whether there is one.
+func (o *Op) needsValue() bool {
+	switch o.Kind {
+	case OpGet, OpAdd, OpAppend, OpUpdate:
+		return true
+	case OpCompareAndSwap:
+		return !o.OldAbsent
+	}
+	return false
+}
+
+// observe copies the value of a record in memory. ok is false when it changed
+// meanwhile.
+func (s *Session) observe(at *place) (seen observation, ok bool) {
+	w1 := record.Load1(at.ptr)
+	if record.Locked(w1) || at.addr >= s.ro && w1&record.Sealed != 0 {
+		return seen, false
+	}
+	seen.addr, seen.w1, seen.stable = at.addr, w1, at.addr < s.safeRO
+	kind := record.KindOf(w1)
+	seen.found = kind != record.Tombstone
+	if kind == record.Value || kind == record.Big {
+		s.old = grow(s.old, record.ValueLen(w1))
+		record.CopyOut(unsafe.Pointer(unsafe.SliceData(s.old)), unsafe.Add(at.ptr, record.ValueOffset(at.w0, w1)), len(s.old))
+		seen.value = s.old
+	}
+	return seen, record.Load1(at.ptr) == w1
+}
+
+// grow returns a slice of n bytes, b's own if it is large enough.
+func grow(b []byte, n int) []byte {
+	if cap(b) >= n && b != nil {
+		return b[:n]
+	}
+	return make([]byte, n, max(n, 64))
+}
+
+// compute decides what a read-modify-write does, and fills in its answer. The
+// new value aliases op or the session's next buffer.
+func (s *Session) compute(op *Op, found bool, old []byte) ([]byte, Verdict) {
+	switch op.Kind {
+	case OpPut:
+		op.Found = op.If == Always || found == (op.If == IfPresent)
+		return op.Value, storeIf(op.Found)
+	case OpDelete:
+		op.Found = found
+		if found {
+			return nil, Remove
+		}
+	case OpCompareAndSwap:
+		op.Found = found != op.OldAbsent && (op.OldAbsent || bytes.Equal(old, op.Old))
+		switch {
+		case op.Found && !op.NewAbsent:
+			return op.Value, Replace
+		case op.Found && found:
+			return nil, Remove
+		}
+	case OpAdd:
+		return s.computeAdd(op, found, old)
+	case OpAppend:
+		if len(old)+len(op.Value) > s.store.opt.MaxValue {
+			op.Err = ErrValueTooLarge
+			return nil, Keep
+		}
+		s.next = append(append(s.next[:0], old...), op.Value...)
+		op.Int, op.Found = int64(len(s.next)), true
+		return s.next, Replace
+	case OpUpdate:
+		value, verdict := op.Fn(old, found)
+		op.Found = found
+		if verdict == Replace && len(value) > s.store.opt.MaxValue {
+			op.Err = ErrValueTooLarge
+			return nil, Keep
+		}
+		if verdict == Remove && !found {
+			return nil, Keep
+		}
+		return value, verdict
+	}
+	return nil, Keep
+}
+
+func storeIf(ok bool) Verdict {
+	if ok {
+		return Replace
+	}
+	return Keep
+}
+
+func (s *Session) computeAdd(op *Op, found bool, old []byte) ([]byte, Verdict) {
+	var have int64
+	if found {
+		if len(old) != 8 {
+			op.Err = ErrNotInteger
+			return nil, Keep
+		}
+		have = int64(binary.LittleEndian.Uint64(old))
+	}
+	sum, err := addInt64(have, op.Delta)
+	if err != nil {
+		op.Err = err
+		return nil, Keep
+	}
+	op.Int, op.Found = sum, true
+	s.next = binary.LittleEndian.AppendUint64(s.next[:0], uint64(sum))
+	return s.next, Replace
+}
+
+// publish stores the outcome of a read-modify-write if what it relied on still
+// holds. changed tells the caller to observe again.
+func (s *Session) publish(op *Op, hash uint64, at *place, seen *observation, value []byte, kind record.Kind) (out outcome, changed bool) {
+	for range spinMax {
+		if err := s.findForWrite(hash, op.Key, at); err != nil {
+			return op.fail(err), false
+		}
+		var ok bool
+		if seen.addr == 0 {
+			if !s.nothingAbove(at, seen.above) {
+				return finished, true
+			}
+			before := record.Tombstone
+			if seen.found {
+				before = record.Value
+			}
+			out, ok = s.append(op.Key, value, kind, at, liveDelta(before, kind))
+		} else {
+			if at.kind != inMemory || at.addr != seen.addr {
+				return finished, true
+			}
+			if out, ok, changed = s.supersede(op, at, seen, value, kind); changed {
+				return finished, true
+			}
+		}
+		if ok {
+			return finished, false
+		}
+		if out != finished {
+			return s.failed(op, out), false
+		}
+	}
+	return again, false
+}
+
+// nothingAbove reports whether the walk that ended at this place proves that the
+// key has no record above limit.
+func (s *Session) nothingAbove(at *place, limit record.Addr) bool {
+	switch at.kind {
+	case inMemory:
+		return false
+	case disk:
+		// Everything in memory was looked at, so what is left is at or below
+		// this address.
+		return at.addr <= limit
+	}
+	return true
+}
+
+// supersede puts a new value in the place of the record that was observed.
+func (s *Session) supersede(op *Op, at *place, seen *observation, value []byte, kind record.Kind) (out outcome, ok, changed bool) {
+	w1 := seen.w1
+	if at.addr < s.ro {
+		if !seen.stable {
+			if at.addr >= s.safeRO {
+				// Somebody may still be updating it in place.
+				return again, false, false
+			}
+			if record.Load1(at.ptr) != w1 {
+				return finished, false, true
+			}
+		}
+		out, ok = s.append(op.Key, value, kind, at, liveDelta(record.KindOf(w1), kind))
+		return out, ok, false
+	}
+	if !record.TryLock(at.ptr, w1) {
+		return finished, false, true
+	}
+	if kind == record.Value && len(value) <= inPlaceMax && w1&record.Expiry == 0 &&
+		record.SizeFor(len(op.Key), len(value)) == record.Size(at.w0, w1) {
+		s.overwrite(at, w1, kind, value)
+		return finished, true, false
+	}
+	out, ok = s.replace(op.Key, value, kind, at, w1)
+	return out, ok, false
 }

@@ -1,0 +1,270 @@
+package engine
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"rskv/engine/internal/epoch"
+	"rskv/engine/internal/record"
+	"rskv/ioring"
+)
+
+// A commit makes a consistent prefix of all writes durable:
+//
+//	idle ---- cut at the closed door ----> flushing -- flushed >= end --> syncing
+//	  ^                                                                      |
+//	  +---------------------------- sync done: durable := end ---------------+
+//
+// The cut is the only moment at which writers wait: no write is half done, the
+// commit record goes to the tail, everything below becomes immutable, version+1.
+// Reads never wait, and the door never waits for the disk. One commit serves all
+// who asked before its cut; those who come later form the next one meanwhile.
+type commitState uint8
+
+const (
+	commitIdle     commitState = iota // nothing is on its way
+	commitFlushing                    // the group is being written
+	commitSyncing                     // the group is written, its sync is under way
+)
+
+// commitPayload is the size of the commit record's payload: see FORMAT.md.
+const commitPayload = 64
+
+const commitMagic = "rskvCMIT"
+
+// waiter is told about the commit that covers what it has written.
+type waiter func(version uint64, err error)
+
+// committer is the state of the commit task. Fields without a note are owned by
+// the task's step.
+type committer struct {
+	store *Store
+	task  taskRef
+
+	mu struct {
+		sync.Mutex
+		waiters []waiter // of the next commit
+		stopped bool
+	}
+
+	state   commitState
+	waiting atomic.Bool // the step wants to be woken when the log moves
+	serving []waiter    // of the commit under way
+	end     record.Addr // of the group under way
+	lastEnd record.Addr // of the last group cut
+	sync    ioring.Op
+	synced  atomic.Bool // the sync has answered
+	nextAt  int64       // clock time of the next commit nobody asked for
+	payload [commitPayload]byte
+
+	version atomic.Uint64 // of the last cut
+	durable atomic.Uint64 // version of the last durable commit
+}
+
+func (c *committer) init(s *Store) {
+	c.store = s
+	c.version.Store(s.recovery.next)
+	c.durable.Store(s.recovery.Version)
+	c.lastEnd = s.log.Tail()
+	c.nextAt = s.opt.Clock.Monotonic() + int64(max(s.opt.CommitInterval, 0))
+	c.sync.Kind = ioring.Sync
+	c.sync.Done = func(*ioring.Op) {
+		c.synced.Store(true)
+		c.task.Wake()
+	}
+}
+
+// Commit asks for a commit and returns at once. fn is called once, on a
+// goroutine of the engine, when everything applied before the call is durable,
+// or with the error that keeps it from becoming so; it must not block.
+func (s *Store) Commit(fn func(version uint64, err error)) {
+	c := &s.commit
+	c.mu.Lock()
+	stopped := c.mu.stopped
+	if !stopped {
+		c.mu.waiters = append(c.mu.waiters, fn)
+	}
+	c.mu.Unlock()
+	if stopped {
+		fn(c.durable.Load(), ErrClosed)
+		return
+	}
+	c.task.Wake()
+}
+
+// step is one step of the commit task.
+func (c *committer) step() time.Duration {
+	if !c.task.ready() || !c.store.flush.ready() {
+		return time.Millisecond // Open is still starting the tasks
+	}
+	for {
+		before := c.state
+		var wait time.Duration
+		switch c.state {
+		case commitIdle:
+			wait = c.begin()
+		case commitFlushing:
+			wait = c.flushing()
+		case commitSyncing:
+			wait = c.syncing()
+		}
+		if c.state == before {
+			return wait
+		}
+	}
+}
+
+// begin cuts a commit group if there is a reason to.
+func (c *committer) begin() time.Duration {
+	s := c.store
+	c.mu.Lock()
+	asked := c.mu.waiters
+	c.mu.waiters = nil
+	c.mu.Unlock()
+	c.serving = append(c.serving, asked...)
+	if err := s.Err(); err != nil {
+		c.answer(err)
+		return -1
+	}
+	now := s.opt.Clock.Monotonic()
+	dirty := s.log.Tail() > c.lastEnd
+	if !dirty {
+		c.answer(nil)
+	}
+	interval := int64(s.opt.CommitInterval)
+	if len(c.serving) == 0 && (!dirty || interval < 0 || now < c.nextAt) {
+		if !dirty || interval < 0 {
+			c.nextAt = now + max(interval, 0)
+			return s.opt.CommitInterval
+		}
+		return time.Duration(c.nextAt - now)
+	}
+	c.nextAt = now + max(interval, 0)
+	if !c.cut() {
+		// No page for the commit record: the flusher wakes us when there is one.
+		c.waiting.Store(true)
+		if s.log.Full() {
+			c.answer(ErrDiskFull)
+		}
+		return fullWait
+	}
+	c.state = commitFlushing
+	return 0
+}
+
+// fullWait bounds how long a commit that found no room waits before it looks
+// again.
+const fullWait = 10 * time.Millisecond
+
+// cut closes the door and ends the group.
+func (c *committer) cut() (ok bool) {
+	s := c.store
+	clock := s.opt.Clock.Monotonic
+	action := func() {
+		c.encode(c.version.Load() + 1)
+		var end record.Addr
+		if _, end, ok = s.log.Cut(c.payload[:]); ok {
+			c.end = end
+			c.version.Add(1)
+		}
+	}
+	for _, limit := range epoch.CloseLimits {
+		held, done := s.epoch.Door().Close(action, limit, clock)
+		s.stats.hold(held)
+		if done {
+			break
+		}
+	}
+	if ok {
+		c.lastEnd = c.end
+	}
+	return ok
+}
+
+// encode fills in the commit record's payload. It runs behind the closed door.
+func (c *committer) encode(version uint64) {
+	s, le, b := c.store, binary.LittleEndian, c.payload[:]
+	copy(b, commitMagic)
+	le.PutUint64(b[8:], s.mu.manifest.Generation)
+	le.PutUint64(b[16:], version)
+	le.PutUint64(b[24:], uint64(s.log.Begin()))
+	le.PutUint64(b[32:], uint64(s.log.Durable()))
+	le.PutUint64(b[40:], uint64(s.live.Load()))
+	le.PutUint64(b[48:], uint64(s.opt.IndexBits))
+	le.PutUint64(b[56:], uint64(s.opt.Clock.Wall()))
+}
+
+// flushing waits until the group has been written, then starts its sync.
+func (c *committer) flushing() time.Duration {
+	s := c.store
+	c.waiting.Store(true)
+	if s.log.Flushed() < c.end {
+		if err := s.Err(); err != nil {
+			c.waiting.Store(false)
+			c.state = commitIdle
+			c.answer(err)
+			return 0
+		}
+		if s.log.Full() {
+			c.answer(ErrDiskFull) // the group stays and is written when there is room
+		}
+		return -1
+	}
+	c.waiting.Store(false)
+	c.synced.Store(false)
+	c.sync.N, c.sync.Err = 0, nil
+	c.state = commitSyncing
+	s.dev.Submit([]*ioring.Op{&c.sync})
+	return 0
+}
+
+// syncing waits for the sync and tells those who wait.
+func (c *committer) syncing() time.Duration {
+	s := c.store
+	if !c.synced.Load() {
+		return -1
+	}
+	c.state = commitIdle
+	if err := c.sync.Err; err != nil {
+		s.log.Fail(fmt.Errorf("sync: %w", err))
+		c.answer(s.Err())
+		return 0
+	}
+	s.log.SetDurable(c.end)
+	c.durable.Store(c.version.Load())
+	s.stats.commits.Add(1)
+	c.answer(nil)
+	return 0
+}
+
+// answer tells everyone the commit under way serves how it ended.
+func (c *committer) answer(err error) {
+	serving := c.serving
+	c.serving = nil
+	for _, fn := range serving {
+		fn(c.durable.Load(), err)
+	}
+}
+
+// stop ends the task and answers who is left.
+func (c *committer) stop() {
+	c.task.Stop()
+	c.mu.Lock()
+	c.serving = append(c.serving, c.mu.waiters...)
+	c.mu.waiters = nil
+	c.mu.stopped = true
+	c.mu.Unlock()
+	c.answer(ErrClosed)
+}
+
+// flushStep is one step of the flush task.
+func (s *Store) flushStep() time.Duration {
+	wait := s.log.FlushStep(s.opt.Clock.Monotonic())
+	if s.commit.waiting.Load() {
+		s.commit.task.Wake()
+	}
+	return wait
+}

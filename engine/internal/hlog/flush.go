@@ -1,0 +1,221 @@
+package hlog
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"rskv/engine/internal/record"
+	"rskv/ioring"
+)
+
+const (
+	// flushDepth bounds the writes in flight; 8 x 1 MiB saturate the disks
+	// measured.
+	flushDepth = 8
+	// fullRetry is how long the flusher waits before it tries a full disk again.
+	fullRetry = 50 * time.Millisecond
+)
+
+// flusher is the state of the flush task. Fields without a note are owned by
+// whoever runs FlushStep.
+type flusher struct {
+	// queue holds the writes in address order: in flight, finished or to be
+	// tried again. flushed passes a write when it and all before it have
+	// succeeded.
+	queue   []*flushOp
+	spare   []*flushOp
+	retryAt int64 // clock time before which a full disk is not tried again
+
+	mu sync.Mutex
+	// finished is guarded by mu: writes whose Done has been called.
+	finished []*flushOp
+}
+
+type flushOp struct {
+	ioring.Op
+	until record.Addr
+	done  bool
+	full  bool // found the disk full, and has not succeeded since
+	retry bool // finished, waits to be submitted again
+}
+
+// fault says what is wrong with the log, if anything.
+type fault struct {
+	// err is set once, when a write or sync failed for another reason than a
+	// full disk: what is in memory can then not be trusted to reach the disk.
+	err atomic.Pointer[error]
+	// full is true while the device answers that it has no room.
+	full atomic.Bool
+}
+
+// Err returns why the log has failed for good, or nil.
+func (l *Log) Err() error {
+	if p := l.fault.err.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// Full reports whether the device has no room at the moment.
+func (l *Log) Full() bool { return l.fault.full.Load() }
+
+// Fail makes the log fail for good, and wakes everyone who waits for it. The
+// first reason stays.
+func (l *Log) Fail(err error) {
+	l.fault.err.CompareAndSwap(nil, &err)
+	l.space.broadcast()
+}
+
+// FlushStep does what there is to do: collects finished writes, moves flushed
+// and head, seals what has become immutable and submits it. It returns how long
+// to wait for the next step if nobody calls Wake: 0 when there is more to do at
+// once, negative when nothing is expected. now is the clock in nanoseconds. One
+// goroutine at a time runs it.
+func (l *Log) FlushStep(now int64) time.Duration {
+	l.collect()
+	l.advance()
+	l.moveHead()
+	wait := l.resubmit(now)
+	if l.Err() != nil {
+		return -1
+	}
+	if l.issue() {
+		return 0
+	}
+	return wait
+}
+
+// collect takes over the writes that have finished.
+func (l *Log) collect() {
+	f := &l.flush
+	f.mu.Lock()
+	finished := f.finished
+	f.finished = f.finished[len(f.finished):]
+	f.mu.Unlock()
+	for _, op := range finished {
+		switch {
+		case op.Err == nil:
+			op.done, op.full = true, false
+		case isFull(op.Err):
+			op.full, op.retry = true, true
+		default:
+			l.Fail(fmt.Errorf("flush of %d bytes at 0x%x: %w", len(op.Buf), op.Off, op.Err))
+		}
+	}
+}
+
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
+}
+
+// advance moves flushed over the writes that have succeeded without a gap.
+func (l *Log) advance() {
+	f := &l.flush
+	moved := false
+	for len(f.queue) > 0 && f.queue[0].done {
+		op := f.queue[0]
+		f.queue = f.queue[1:]
+		moved = raise(&l.flushed, op.until) || moved
+		f.spare = append(f.spare, op)
+	}
+	if moved {
+		l.checkOrder()
+		l.space.broadcast()
+	}
+}
+
+// resubmit tries writes again that found the disk full, every fullRetry.
+func (l *Log) resubmit(now int64) time.Duration {
+	f := &l.flush
+	var again []*ioring.Op
+	full := false
+	for _, op := range f.queue {
+		full = full || op.full
+		if op.retry {
+			again = append(again, &op.Op)
+		}
+	}
+	if !full && l.fault.full.CompareAndSwap(true, false) {
+		l.space.broadcast()
+	}
+	if len(again) == 0 {
+		return -1
+	}
+	if l.fault.full.CompareAndSwap(false, true) {
+		f.retryAt = now + int64(fullRetry)
+		l.space.broadcast()
+	}
+	if wait := time.Duration(f.retryAt - now); wait > 0 {
+		return wait
+	}
+	f.retryAt = now + int64(fullRetry)
+	for _, op := range f.queue {
+		if op.retry {
+			op.N, op.Err, op.retry = 0, nil, false
+		}
+	}
+	l.dev.Submit(again)
+	return fullRetry
+}
+
+// issue seals and submits the next stretch below safeReadOnly, at most to the
+// end of its page. It reports whether there may be more.
+func (l *Log) issue() bool {
+	f := &l.flush
+	from, until := record.Addr(l.sealed.Load()), record.Addr(l.safeReadOnly.Load())
+	if from >= until || len(f.queue) >= flushDepth {
+		return false
+	}
+	until = min(until, l.PageEnd(from))
+	l.seal(from, until)
+	// The bytes are final from here on.
+	raise(&l.sealed, until)
+	op := f.op(l)
+	op.Off, op.until = from.Bytes(), until
+	op.Buf = unsafe.Slice((*byte)(l.Pointer(from)), (until-from)*record.Unit)
+	f.queue = append(f.queue, op)
+	l.dev.Submit([]*ioring.Op{&op.Op})
+	return true
+}
+
+// op returns a clean write.
+func (f *flusher) op(l *Log) *flushOp {
+	if n := len(f.spare); n > 0 {
+		op := f.spare[n-1]
+		f.spare = f.spare[:n-1]
+		op.N, op.Err, op.done = 0, nil, false
+		return op
+	}
+	op := &flushOp{}
+	op.Kind = ioring.Write
+	op.Done = func(*ioring.Op) {
+		f.mu.Lock()
+		f.finished = append(f.finished, op)
+		f.mu.Unlock()
+		l.wake()
+	}
+	return op
+}
+
+// seal puts the checksums into the records of [from, until), a stretch of one
+// page that is tiled with records.
+func (l *Log) seal(from, until record.Addr) {
+	p := l.Pointer(from)
+	a := from
+	for a < until {
+		size := record.Seal(p, l.seed, a)
+		a += record.Addr(size / record.Unit)
+		p = unsafe.Add(p, size)
+	}
+	if a != until {
+		panic(fmt.Sprintf("hlog: records run from %v to %v, past %v", from, a, until))
+	}
+}
+
+// Idle reports whether no write is in flight. Only the flush task may ask.
+func (l *Log) Idle() bool { return len(l.flush.queue) == 0 }

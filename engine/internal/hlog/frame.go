@@ -1,0 +1,105 @@
+package hlog
+
+import (
+	"encoding/binary"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"rskv/engine/internal/record"
+	"rskv/ioring"
+)
+
+// frameList holds the frames that no page uses. Last in, first out: the frame
+// freed last is the warmest.
+type frameList struct {
+	mu sync.Mutex
+	// frames is guarded by mu.
+	frames []unsafe.Pointer
+	count  atomic.Int64 // len(frames), to be read without mu
+}
+
+func (f *frameList) init(memory *ioring.Memory, pageSize uint32) {
+	n := memory.Size() / int64(pageSize)
+	for i := n - 1; i >= 0; i-- {
+		f.frames = append(f.frames, unsafe.Add(memory.Pointer(), i*int64(pageSize)))
+	}
+	f.count.Store(n)
+}
+
+// take returns a free frame, or nil. The frame's content is arbitrary.
+func (f *frameList) take() unsafe.Pointer {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := len(f.frames)
+	if n == 0 {
+		return nil
+	}
+	p := f.frames[n-1]
+	f.frames = f.frames[:n-1]
+	f.count.Store(int64(n - 1))
+	return p
+}
+
+func (f *frameList) give(p unsafe.Pointer) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.frames = append(f.frames, p)
+	f.count.Store(int64(len(f.frames)))
+}
+
+// openPage gives page its frame and writes the page header. The caller owns the
+// page turn; nobody can reach the page before the tail enters it.
+func (l *Log) openPage(page uint64, frame unsafe.Pointer) {
+	header := pageHeader(l.generation, page)
+	record.Write(frame, record.Word0(0, record.TypePage), record.Word1(record.System, len(header), 0), nil, header[:])
+	atomic.StorePointer(&l.table[page&l.tableMask], frame)
+}
+
+// pageHeader is the payload of a page's first record.
+func pageHeader(generation, page uint64) (b [PageHeaderSize - record.HeaderSize]byte) {
+	copy(b[:], "rskvPAGE")
+	binary.LittleEndian.PutUint64(b[8:], generation)
+	binary.LittleEndian.PutUint64(b[16:], page)
+	return b
+}
+
+// fill writes a filler over [off, end) of the page in memory; both are multiples
+// of the unit. The caller owns the range.
+func (l *Log) fill(page uint64, off, end uint32) {
+	if off == end {
+		return
+	}
+	frame := atomic.LoadPointer(&l.table[page&l.tableMask])
+	record.PutFiller(record.Bytes(frame, int(off), int(end-off)))
+}
+
+// moveHead lets the oldest pages go, so that slack frames get free, but never
+// beyond what has been flushed.
+func (l *Log) moveHead() {
+	tailPage, _ := unpack(l.tail.Load())
+	want := tailPage + 1 + l.slack
+	if want <= uint64(l.pages) {
+		return
+	}
+	target := record.Addr(min((want-uint64(l.pages))<<l.unitBits, l.flushed.Load())) &^ l.unitMask
+	if !raise(&l.head, target) {
+		return
+	}
+	l.checkOrder()
+	l.epoch.Bump(func() { l.closeUntil(target) })
+}
+
+// closeUntil frees the frames of the pages below target, which nobody looks at
+// any more. It is an epoch action: one runs at a time, in the order of the moves.
+func (l *Log) closeUntil(target record.Addr) {
+	for a := record.Addr(l.safeHead.Load()); a < target; a += l.unitMask + 1 {
+		slot := &l.table[uint64(a)>>l.unitBits&l.tableMask]
+		frame := atomic.LoadPointer(slot)
+		// The frame changes hands here: from the page to the next page turn.
+		atomic.StorePointer(slot, nil)
+		l.free.give(frame)
+	}
+	raise(&l.safeHead, target)
+	l.space.broadcast()
+}

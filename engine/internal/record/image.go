@@ -1,0 +1,26 @@
+package record
+
+import "encoding/binary"
+
+// Words reads the two header words of a record that was read from disk. buf
+// holds at least HeaderSize bytes.
+func Words(buf []byte) (w0, w1 uint64) {
+	return binary.LittleEndian.Uint64(buf), binary.LittleEndian.Uint64(buf[8:])
+}
+
+// Key returns the key of a record image that begins buf; it aliases buf.
+func Key(buf []byte, w0 uint64) []byte { return buf[HeaderSize : HeaderSize+KeyLen(w0)] }
+
+// ValueOf returns the value of a record image that begins buf; it aliases buf.
+func ValueOf(buf []byte, w0, w1 uint64) []byte {
+	off := ValueOffset(w0, w1)
+	return buf[off : off+ValueLen(w1)]
+}
+
+// PutFiller writes the header of a filler of size bytes (a multiple of Unit, at
+// least HeaderSize) and zeroes the rest.
+func PutFiller(buf []byte) {
+	clear(buf)
+	binary.LittleEndian.PutUint64(buf, Word0(0, TypeFiller))
+	binary.LittleEndian.PutUint64(buf[8:], Word1(System, len(buf)-HeaderSize, 0))
+}

@@ -1,0 +1,287 @@
+package engine
+
+import (
+	"encoding/binary"
+	"errors"
+	"sync"
+	"unsafe"
+
+	"rskv/engine/internal/hlog"
+	"rskv/engine/internal/record"
+)
+
+// A value longer than inlineMax is stored as chunk records of chunkBytes each
+// (the last one shorter) and a Big record that lists them:
+//
+//	offset  size  field
+//	0       8     length of the value in bytes
+//	8       8     address of the first chunk, in units
+//	16      8     address of the second chunk
+//	...
+//
+// The chunks are written first, unlinked, each in a section of its own, so that
+// no door ever waits for a long copy; a chunk lives while its Big record does.
+const (
+	chunkBytes = 64 << 10
+	// chunkReads bounds the reads in flight for one value.
+	chunkReads = 8
+)
+
+// writeChunks appends value as chunks and returns the content of the Big record,
+// valid until the next call.
+func (s *Session) writeChunks(value []byte) ([]byte, error) {
+	n := (len(value) + chunkBytes - 1) / chunkBytes
+	list := binary.LittleEndian.AppendUint64(make([]byte, 0, 8+8*n), uint64(len(value)))
+	for len(value) > 0 {
+		part := value[:min(chunkBytes, len(value))]
+		a, err := s.writeChunk(part)
+		if err != nil {
+			return nil, err
+		}
+		list = binary.LittleEndian.AppendUint64(list, uint64(a))
+		value = value[len(part):]
+	}
+	return list, nil
+}
+
+func (s *Session) writeChunk(part []byte) (record.Addr, error) {
+	log := s.store.log
+	for {
+		if err := s.enter(true); err != nil {
+			return 0, err
+		}
+		a, p, status := log.Allocate(record.SystemSize(len(part)))
+		if status == hlog.OK {
+			record.Write(p, record.Word0(0, record.TypeChunk), record.Word1(record.System, len(part), 0), nil, part)
+		}
+		s.exit()
+		switch status {
+		case hlog.OK:
+			return a, nil
+		case hlog.Again:
+			s.pause()
+		default:
+			var op Op
+			if s.failed(&op, noSpace); op.Err != nil {
+				return 0, op.Err
+			}
+			s.waitSpace()
+		}
+	}
+}
+
+// assembly collects the chunks of a value.
+type assembly struct {
+	seen     observation // what the op relies on, without the value
+	chunks   []record.Addr
+	value    []byte
+	next     int // first chunk not asked for yet
+	inFlight int
+	missing  int
+	granted  int64 // bytes taken from the budget for large values
+	verdict  readVerdict
+}
+
+// leave counts a read that brought nothing, and reports whether it was the last.
+func (a *assembly) leave() bool {
+	a.inFlight--
+	a.next = len(a.chunks)
+	return a.inFlight == 0
+}
+
+// largeBudget bounds the memory of large values on their way to a caller.
+type largeBudget struct {
+	mu    sync.Mutex
+	limit int64 // immutable after Open; at least twice the largest value
+	used  int64 // guarded by mu
+}
+
+func (b *largeBudget) take(n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.used+n > b.limit {
+		return false
+	}
+	b.used += n
+	return true
+}
+
+func (b *largeBudget) give(n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.used -= n
+}
+
+var errChunkList = errors.New("list of chunks is inconsistent")
+
+// pendLarge makes op wait for the chunks that the plan's observation lists.
+func (s *Session) pendLarge(op *Op, hash uint64) {
+	seen := s.plan.seen
+	p := s.newPending(op, hash)
+	p.begin = s.begin
+	s.startLarge(p, seen, nil)
+}
+
+// startLarge begins to collect the chunks listed in seen.value.
+func (s *Session) startLarge(p *pendingOp, seen observation, fn func(*Op)) {
+	list := seen.value
+	seen.value = nil
+	a := &assembly{seen: seen}
+	p.large = a
+	total := 0
+	if len(list) >= 8 {
+		total = int(binary.LittleEndian.Uint64(list))
+	}
+	n := (total + chunkBytes - 1) / chunkBytes
+	if total <= 0 || total > MaxValueDefault || len(list) != 8+8*n {
+		p.op.Err = corrupt("value in chunks", seen.addr, errChunkList)
+		s.queue.hungry = append(s.queue.hungry, p) // finished by the next Complete
+		s.signal()
+		return
+	}
+	for i := range n {
+		a.chunks = append(a.chunks, record.Addr(binary.LittleEndian.Uint64(list[8+8*i:])))
+	}
+	a.missing = n
+	a.granted = -int64(total) // wanted
+	s.collectChunks(p, fn)
+}
+
+// collectChunks goes on collecting. Chunks in memory are copied, the others read.
+// It ends with the op settled, waiting for reads, or waiting for the budget.
+func (s *Session) collectChunks(p *pendingOp, fn func(*Op)) {
+	a := p.large
+	if p.op.Err != nil {
+		s.finish(p, fn)
+		return
+	}
+	if a.granted < 0 {
+		if !s.store.large.take(-a.granted) {
+			s.queue.hungry = append(s.queue.hungry, p)
+			return
+		}
+		a.granted = -a.granted
+		a.value = make([]byte, a.granted)
+	}
+	if err := s.askForChunks(p, a); err != nil {
+		p.op.Err = err
+	}
+	if a.inFlight > 0 {
+		return
+	}
+	s.assembled(p, a, fn)
+}
+
+// askForChunks copies what is in memory and starts reads for the rest.
+func (s *Session) askForChunks(p *pendingOp, a *assembly) error {
+	if err := s.enter(false); err != nil {
+		return err
+	}
+	defer s.exit()
+	for a.next < len(a.chunks) && a.inFlight < chunkReads {
+		i := a.next
+		addr := a.chunks[i]
+		switch {
+		case addr < s.begin:
+			a.verdict, a.next = readStale, len(a.chunks)
+		case addr >= s.mem:
+			a.next++
+			if !a.copyChunk(i, s.store.log.Pointer(addr)) {
+				return corrupt("chunk", addr, errChunkList)
+			}
+		default:
+			a.next++
+			a.inFlight++
+			r := s.newRead()
+			r.p, r.chunk = p, i
+			s.aim(r, addr, record.SystemSize(len(a.part(i))))
+		}
+	}
+	return nil
+}
+
+// part is where chunk i belongs.
+func (a *assembly) part(i int) []byte {
+	return a.value[i*chunkBytes : min((i+1)*chunkBytes, len(a.value))]
+}
+
+// copyChunk takes chunk i from memory. Chunks never change once they are written.
+func (a *assembly) copyChunk(i int, ptr unsafe.Pointer) bool {
+	return a.fill(i, record.Load0(ptr), record.Load1(ptr), func(n int) []byte {
+		return record.Bytes(ptr, record.HeaderSize, n)
+	})
+}
+
+func (a *assembly) fill(i int, w0, w1 uint64, bytes func(n int) []byte) bool {
+	part := a.part(i)
+	if record.KindOf(w1) != record.System || record.KeyLen(w0) != record.TypeChunk || record.ValueLen(w1) != len(part) {
+		return false
+	}
+	copy(part, bytes(len(part)))
+	a.missing--
+	return true
+}
+
+// chunkArrived is called inside a section, and ends it.
+func (s *Session) chunkArrived(p *pendingOp, r *readOp, fn func(*Op)) {
+	a := p.large
+	a.inFlight--
+	switch {
+	case r.Err != nil:
+		a.verdict = s.readError(p, r)
+	default:
+		buf := r.Buf[r.skip:]
+		w0, w1, ok := record.Verify(buf, s.store.seedAt(r.addr), r.addr)
+		ok = ok && a.fill(r.chunk, w0, w1, func(n int) []byte { return buf[record.HeaderSize : record.HeaderSize+n] })
+		if !ok {
+			a.verdict = s.damaged(p, r)
+		}
+		s.store.stats.coldBytes.Add(uint64(len(r.Buf)))
+	}
+	if a.verdict != readOn {
+		a.next = len(a.chunks)
+	}
+	s.releaseBuffer(r)
+	s.forget(r)
+	s.exit()
+	if a.verdict == readOn && a.next < len(a.chunks) {
+		if err := s.askForChunks(p, a); err != nil && p.op.Err == nil {
+			p.op.Err = err
+		}
+	}
+	if a.inFlight == 0 {
+		s.assembled(p, a, fn)
+	}
+}
+
+// assembled carries on when no read of the assembly is in flight any more.
+func (s *Session) assembled(p *pendingOp, a *assembly, fn func(*Op)) {
+	switch {
+	case p.op.Err != nil:
+		s.finish(p, fn)
+	case a.verdict == readStale:
+		s.dropLarge(p)
+		s.resume(p, fresh, fn)
+	case a.missing > 0:
+		p.op.Err = corrupt("value in chunks", a.seen.addr, errChunkList)
+		s.finish(p, fn)
+	default:
+		seen := a.seen
+		seen.value = a.value
+		s.settle(p, seen, fn)
+	}
+}
+
+// dropLarge gives the memory of a collected value back.
+func (s *Session) dropLarge(p *pendingOp) {
+	a := p.large
+	if a == nil {
+		return
+	}
+	p.large = nil
+	if a.granted > 0 {
+		s.store.large.give(a.granted)
+		s.store.stats.released.Add(1)
+		s.store.feed()
+	}
+}

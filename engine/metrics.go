@@ -1,0 +1,152 @@
+package engine
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// Stats is a snapshot of what a store is and has done since it was opened.
+// Addresses are byte offsets in the log; all sizes are in bytes.
+type Stats struct {
+	Keys    int64  `json:"keys"`
+	Version uint64 `json:"version"` // of the last commit
+	Durable uint64 `json:"durable"` // of the last durable commit
+	State   string `json:"state"`   // "ok", "disk full" or why writes are refused
+
+	LogBegin    int64 `json:"log_begin"`
+	LogHead     int64 `json:"log_head"`
+	LogReadOnly int64 `json:"log_read_only"`
+	LogFlushed  int64 `json:"log_flushed"`
+	LogDurable  int64 `json:"log_durable"`
+	LogTail     int64 `json:"log_tail"`
+
+	Memory        int64 `json:"memory"` // the budget
+	MemoryIndex   int64 `json:"memory_index"`
+	MemoryLog     int64 `json:"memory_log"`
+	MemoryBuffers int64 `json:"memory_buffers"`
+
+	IndexBuckets      uint64 `json:"index_buckets"`
+	IndexOverflow     uint64 `json:"index_overflow"`
+	IndexOverflowSize uint64 `json:"index_overflow_max"`
+
+	Reads      uint64 `json:"reads"`  // get and exists
+	Writes     uint64 `json:"writes"` // everything else
+	InPlace    uint64 `json:"writes_in_place"`
+	Appended   uint64 `json:"writes_appended"`
+	Retries    uint64 `json:"retries"`
+	SpaceWaits uint64 `json:"space_waits"`
+
+	ColdReads  uint64 `json:"cold_reads"` // reads of the device for records
+	ColdBytes  uint64 `json:"cold_bytes"`
+	ReadErrors uint64 `json:"read_errors"`
+	Corrupt    uint64 `json:"corrupt_records"`
+
+	LogAppended uint64 `json:"log_appended"`
+
+	Commits       uint64 `json:"commits"`
+	HoldP50       int64  `json:"write_hold_p50_ns"` // how long a commit held writes
+	HoldP9999     int64  `json:"write_hold_p9999_ns"`
+	HoldMax       int64  `json:"write_hold_max_ns"`
+	DeviceReads   uint64 `json:"device_reads"`
+	DeviceWrites  uint64 `json:"device_writes"`
+	DeviceRead    uint64 `json:"device_read_bytes"`
+	DeviceWritten uint64 `json:"device_written_bytes"`
+	DeviceSyncs   uint64 `json:"device_syncs"`
+	DeviceErrors  uint64 `json:"device_errors"`
+}
+
+// counters are the store's own; sessions add to them once a batch.
+type counters struct {
+	reads, writes     atomic.Uint64
+	inPlace, appended atomic.Uint64
+	retries           atomic.Uint64
+	spaceWaits        atomic.Uint64
+	coldReads         atomic.Uint64
+	coldBytes         atomic.Uint64
+	readErrors        atomic.Uint64
+	corrupt           atomic.Uint64
+	commits           atomic.Uint64
+	starved           atomic.Int64  // sessions on the starved list
+	released          atomic.Uint64 // how often memory came back
+
+	holds struct {
+		sync.Mutex
+		histogram *hdrhistogram.Histogram // nanoseconds; guarded by the mutex
+	}
+}
+
+const holdMax = int64(time.Minute)
+
+// hold records how long a closed door held writers.
+func (c *counters) hold(d time.Duration) {
+	c.holds.Lock()
+	defer c.holds.Unlock()
+	if c.holds.histogram == nil {
+		c.holds.histogram = hdrhistogram.New(1, holdMax, 2)
+	}
+	// The value is in range, so recording cannot fail.
+	_ = c.holds.histogram.RecordValue(min(max(int64(d), 1), holdMax))
+}
+
+// tally counts what a session does until it is flushed into the counters.
+type tally struct {
+	inPlace, appended, retries uint64
+}
+
+func (t *tally) flush(c *counters, ops []Op) {
+	writes := uint64(0)
+	for i := range ops {
+		if ops[i].writes() {
+			writes++
+		}
+	}
+	if reads := uint64(len(ops)) - writes; reads > 0 {
+		c.reads.Add(reads)
+	}
+	if writes > 0 {
+		c.writes.Add(writes)
+	}
+	if t.inPlace > 0 {
+		c.inPlace.Add(t.inPlace)
+	}
+	if t.appended > 0 {
+		c.appended.Add(t.appended)
+	}
+	if t.retries > 0 {
+		c.retries.Add(t.retries)
+	}
+	*t = tally{}
+}
+
+// Stats returns a snapshot. It takes no lock that an operation waits for.
+func (s *Store) Stats() Stats {
+	c, dev, idx := &s.stats, s.dev.Counters(), s.index.Stats()
+	st := Stats{
+		Keys: s.Len(), Version: s.commit.version.Load(), Durable: s.commit.durable.Load(), State: "ok",
+		LogBegin: s.log.Begin().Bytes(), LogHead: s.log.Head().Bytes(), LogReadOnly: s.log.ReadOnly().Bytes(),
+		LogFlushed: s.log.Flushed().Bytes(), LogDurable: s.log.Durable().Bytes(), LogTail: s.log.Tail().Bytes(),
+		Memory: s.opt.Memory, MemoryIndex: s.budget.index + s.budget.overflow,
+		MemoryLog: s.log.Memory(), MemoryBuffers: s.budget.buffers,
+		IndexBuckets: uint64(idx.Buckets), IndexOverflow: uint64(idx.OverflowUsed), IndexOverflowSize: uint64(s.budget.overflow / 64),
+		Reads: c.reads.Load(), Writes: c.writes.Load(), InPlace: c.inPlace.Load(), Appended: c.appended.Load(),
+		Retries: c.retries.Load(), SpaceWaits: c.spaceWaits.Load(),
+		ColdReads: c.coldReads.Load(), ColdBytes: c.coldBytes.Load(), ReadErrors: c.readErrors.Load(), Corrupt: c.corrupt.Load(),
+		LogAppended: s.log.Appended(), Commits: c.commits.Load(),
+		DeviceReads: dev.Reads, DeviceWrites: dev.Writes, DeviceRead: dev.ReadBytes, DeviceWritten: dev.WriteBytes,
+		DeviceSyncs: dev.Syncs, DeviceErrors: dev.Errors,
+	}
+	if err := s.Err(); err != nil {
+		st.State = err.Error()
+	} else if s.log.Full() {
+		st.State = "disk full"
+	}
+	c.holds.Lock()
+	defer c.holds.Unlock()
+	if h := c.holds.histogram; h != nil {
+		st.HoldP50, st.HoldP9999, st.HoldMax = h.ValueAtQuantile(50), h.ValueAtQuantile(99.99), h.Max()
+	}
+	return st
+}

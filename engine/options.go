@@ -1,0 +1,152 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/bits"
+	"time"
+
+	"rskv/engine/internal/hlog"
+	"rskv/engine/internal/record"
+	"rskv/ioring"
+)
+
+const (
+	// MaxKey is the largest key in bytes; the record header has 16 bits for it.
+	MaxKey = record.MaxKey
+	// MaxValueDefault is the largest value in bytes unless Options say less.
+	MaxValueDefault = 16 << 20
+	// MemoryMin is the smallest memory budget in bytes.
+	MemoryMin = 32 << 20
+	// MemoryDefault is the budget when none is given.
+	MemoryDefault = 1 << 30
+	// CommitIntervalDefault bounds what a crash can take that nobody synced.
+	CommitIntervalDefault = time.Second
+
+	pageSizeDefault    = 1 << 20
+	pageSizeMin        = 256 << 10 // holds the largest inline record
+	pageSizeMax        = 4 << 20
+	segmentSizeDefault = 64 << 20
+	indexBitsMin       = 6
+	indexBitsMax       = 36
+)
+
+// Options of Open. The zero value and a Dir are enough.
+type Options struct {
+	// Dir is the directory of the store; it is created if it is missing. It is
+	// ignored when Device is set.
+	Dir string
+	// Device holds the store; nil opens Dir. Close closes it in both cases.
+	Device ioring.Device
+	// IO chooses the backend for Dir.
+	IO ioring.Mode
+
+	// Memory is the one budget, in bytes: index, log pages and I/O buffers
+	// together. At least MemoryMin; default MemoryDefault.
+	Memory int64
+	// PageSize is the log page in bytes, a power of two from 256 KiB to 4 MiB;
+	// default 1 MiB. It is fixed when the store is created.
+	PageSize int
+	// SegmentSize is the size of a log file in bytes, a power of two of at
+	// least PageSize and at most 1 GiB; default 64 MiB. It is fixed when the store is created.
+	SegmentSize int64
+	// IndexBits is log2 of the number of 64-byte index buckets, each good for
+	// about five keys; 0 takes an eighth of Memory. A store never gets a
+	// smaller index than the one its log was written with.
+	IndexBits int
+	// MaxValue is the largest value in bytes, at most MaxValueDefault.
+	MaxValue int
+	// CommitInterval is how often what was written becomes durable without
+	// being asked; default one second, negative only when asked.
+	CommitInterval time.Duration
+
+	// Clock and Runner default to the machine's clock and to goroutines.
+	Clock  Clock
+	Runner Runner
+	// Random fills the store's identity and hash seed when it is created;
+	// default crypto/rand.
+	Random io.Reader
+	// Logger receives what an operator should know; nil: nothing.
+	Logger *slog.Logger
+}
+
+// check fills defaults and reports every problem at once.
+func (o *Options) check() error {
+	def(&o.Memory, MemoryDefault)
+	def(&o.PageSize, pageSizeDefault)
+	def(&o.SegmentSize, segmentSizeDefault)
+	def(&o.MaxValue, MaxValueDefault)
+	def(&o.CommitInterval, CommitIntervalDefault)
+	def(&o.IO, ioring.Auto)
+	if o.Clock == nil {
+		o.Clock = SystemClock()
+	}
+	if o.Runner == nil {
+		o.Runner = GoRunner()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if o.Dir == "" && o.Device == nil {
+		bad("no directory")
+	}
+	if o.Memory < MemoryMin {
+		errs = append(errs, fmt.Errorf("%w: %d bytes, at least %d", ErrMemoryTooSmall, o.Memory, int64(MemoryMin)))
+	}
+	if o.PageSize < pageSizeMin || o.PageSize > pageSizeMax || o.PageSize&(o.PageSize-1) != 0 {
+		bad("page size %d: want a power of two from %d to %d", o.PageSize, pageSizeMin, pageSizeMax)
+	}
+	if o.SegmentSize < int64(o.PageSize) || o.SegmentSize > 1<<30 || o.SegmentSize&(o.SegmentSize-1) != 0 {
+		bad("segment size %d: want a power of two from the page size to 1 GiB", o.SegmentSize)
+	}
+	if o.IndexBits != 0 && (o.IndexBits < indexBitsMin || o.IndexBits > indexBitsMax) {
+		bad("index bits %d: want %d to %d", o.IndexBits, indexBitsMin, indexBitsMax)
+	}
+	if o.MaxValue < 1 || o.MaxValue > MaxValueDefault {
+		bad("largest value %d: want 1 to %d", o.MaxValue, MaxValueDefault)
+	}
+	return errors.Join(errs...)
+}
+
+func def[T comparable](p *T, value T) {
+	var zero T
+	if *p == zero {
+		*p = value
+	}
+}
+
+// budget is how Memory is divided.
+type budget struct {
+	index    int64 // hash table, bytes
+	overflow int64 // room for overflow buckets, bytes
+	buffers  int64 // staging memory of the device, bytes
+	pages    int   // log frames
+}
+
+// divide splits the memory. What the index and the buffers do not take is log.
+func divide(memory int64, pageSize, indexBits int) (budget, error) {
+	b := budget{
+		index:   64 << indexBits,
+		buffers: bufferBytes(memory),
+	}
+	b.overflow = max(b.index/4, 64<<10)
+	b.pages = int((memory - b.index - b.overflow - b.buffers) / int64(pageSize))
+	if b.pages < hlog.PagesMin {
+		need := b.index + b.overflow + b.buffers + int64(hlog.PagesMin*pageSize)
+		return b, fmt.Errorf("%w: %d bytes, this store needs %d (index %d, overflow %d, buffers %d, %d log pages of %d)",
+			ErrMemoryTooSmall, memory, need, b.index, b.overflow, b.buffers, hlog.PagesMin, pageSize)
+	}
+	return b, nil
+}
+
+// bufferBytes is the staging memory that goes with a budget.
+func bufferBytes(memory int64) int64 { return min(max(memory/16, 2<<20), 64<<20) }
+
+// indexBitsFor is log2 of the buckets that fit an eighth of the memory.
+func indexBitsFor(memory int64) int {
+	return max(indexBitsMin, bits.Len64(uint64(memory/8/64))-1)
+}

@@ -1,0 +1,273 @@
+package engine
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"rskv/engine/internal/hlog"
+	"rskv/engine/internal/index"
+	"rskv/engine/internal/manifest"
+	"rskv/engine/internal/record"
+	"rskv/ioring"
+)
+
+// Recovery says what Open found in the log.
+type Recovery struct {
+	Version   uint64 // of the last commit, 0 in a new store
+	Keys      int64  // live keys
+	Records   uint64 // records replayed
+	Bytes     int64  // log replayed
+	Discarded int64  // bytes behind the last commit that were not committed
+
+	end    record.Addr // of the last commit group
+	commit record.Addr // of the last commit record
+	next   uint64      // version counter to go on from
+}
+
+// readAhead is how many pages are read ahead of the replay.
+const readAhead = 4
+
+// recover brings the index to the state of the last commit.
+//
+// The log is its spans in order, each from its start to its end. Only the last
+// one may be open, after a crash: its end is where the last valid commit group
+// ends. That is found first, by verifying every record up to the first that does
+// not hold; then everything up to there is replayed. A record replaces what the
+// index had for its chain; since the log is in order, the last one wins, and the
+// links between records are right already.
+func (s *Store) recover(m *manifest.Manifest) error {
+	if n := len(m.Spans); n > 0 && m.Spans[n-1].End == 0 {
+		last := &m.Spans[n-1]
+		end, seen, err := s.findEnd(m, *last)
+		if err != nil {
+			return err
+		}
+		last.End = end
+		s.recovery.Discarded = int64(seen-end) * record.Unit
+	}
+	for _, span := range m.Spans {
+		if span.End <= m.Begin || span.Start == span.End {
+			continue
+		}
+		if err := s.replay(m, span); err != nil {
+			return err
+		}
+		s.recovery.end = span.End
+	}
+	// A commit that was cut but not durable when the last run ended may have
+	// used one more number.
+	s.recovery.next = s.recovery.Version + 1
+	if s.recovery.Version == 0 {
+		s.recovery.next = 0
+	}
+	s.live.Store(s.recovery.Keys)
+	return nil
+}
+
+// findEnd returns the end of the last valid commit group of an open span, and
+// the first address that does not verify.
+func (s *Store) findEnd(m *manifest.Manifest, span manifest.Span) (end, seen record.Addr, err error) {
+	end = span.Start
+	r := s.newScan(m, span)
+	defer r.close()
+	for {
+		a, w0, w1, body, err := r.next()
+		if errors.Is(err, errLogEnd) {
+			return end, r.at, nil
+		}
+		if err != nil {
+			return 0, 0, err
+		}
+		if isCommit(w0, w1) {
+			if _, err := decodeCommit(body, span.Generation); err != nil {
+				return 0, 0, corrupt("commit record", a, err)
+			}
+			units := record.Addr(hlog.SectorSize / record.Unit)
+			end = (a + record.Addr(record.Size(w0, w1)/record.Unit) + units - 1) &^ (units - 1)
+		}
+	}
+}
+
+func isCommit(w0, w1 uint64) bool {
+	return record.KindOf(w1) == record.System && record.KeyLen(w0) == record.TypeCommit
+}
+
+// replay applies the records of a span up to its end.
+func (s *Store) replay(m *manifest.Manifest, span manifest.Span) error {
+	r := s.newScan(m, span)
+	defer r.close()
+	for r.at < span.End {
+		a, w0, w1, body, err := r.next()
+		if errors.Is(err, errLogEnd) {
+			return corrupt("log", r.at, fmt.Errorf("it ends before %v: %w", span.End, r.why))
+		}
+		if err != nil {
+			return err
+		}
+		s.recovery.Records++
+		switch {
+		case isCommit(w0, w1):
+			c, err := decodeCommit(body, span.Generation)
+			if err != nil {
+				return corrupt("commit record", a, err)
+			}
+			s.recovery.Version, s.recovery.Keys, s.recovery.commit = c.version, c.keys, a
+		case record.KindOf(w1) == record.System || w1&record.Invalid != 0 || a < m.Begin:
+		default:
+			if err := s.apply(a, body[:record.KeyLen(w0)]); err != nil {
+				return err
+			}
+		}
+	}
+	s.recovery.Bytes += int64(span.End-span.Start) * record.Unit
+	return nil
+}
+
+// apply makes the record at a the newest of its chain.
+func (s *Store) apply(a record.Addr, key []byte) error {
+	slot, entry, err := s.index.FindOrCreate(record.Hash(s.seed, key))
+	if err != nil {
+		return fmt.Errorf("%w: %d bytes hold no index for the keys of this store", ErrMemoryTooSmall, s.opt.Memory)
+	}
+	if !index.CAS(slot, entry, a) {
+		panic("engine: index changed during recovery")
+	}
+	return nil
+}
+
+// commitInfo is a decoded commit record.
+type commitInfo struct {
+	version uint64
+	keys    int64
+}
+
+func decodeCommit(b []byte, generation uint64) (c commitInfo, err error) {
+	le := binary.LittleEndian
+	if len(b) < commitPayload || string(b[:8]) != commitMagic {
+		return c, errors.New("not a commit record")
+	}
+	if g := le.Uint64(b[8:]); g != generation {
+		return c, fmt.Errorf("generation %d, expected %d", g, generation)
+	}
+	return commitInfo{version: le.Uint64(b[16:]), keys: int64(le.Uint64(b[40:]))}, nil
+}
+
+// errLogEnd ends a scan: the next bytes are not a record of this span.
+var errLogEnd = errors.New("end of the log")
+
+// scan reads the records of one span from the device, in order, verified.
+type scan struct {
+	s        *Store
+	span     manifest.Span
+	seed     record.Seed
+	pageSize int64
+	at       record.Addr // of the next record
+	why      error       // why the scan ended
+	memory   *ioring.Memory
+	pages    [readAhead]scanPage
+	asked    int64 // byte address of the next page to be asked for
+}
+
+type scanPage struct {
+	ioring.Op
+	done chan struct{}
+}
+
+func (s *Store) newScan(m *manifest.Manifest, span manifest.Span) *scan {
+	r := &scan{
+		s: s, span: span, seed: record.NewSeed(m.StoreID, span.Generation),
+		pageSize: int64(1) << m.PageBits, at: max(span.Start, pageOf(m.Begin, m.PageBits)),
+	}
+	r.asked = r.at.Bytes()
+	return r
+}
+
+func pageOf(a record.Addr, pageBits uint8) record.Addr {
+	return a &^ (record.Addr(1)<<(pageBits-4) - 1)
+}
+
+// ask starts reading the next page.
+func (r *scan) ask() error {
+	if r.memory == nil {
+		var err error
+		if r.memory, err = ioring.AllocMemory(readAhead * r.pageSize); err != nil {
+			return fmt.Errorf("replay: %w", err)
+		}
+	}
+	i := r.asked / r.pageSize % readAhead
+	p := &r.pages[i]
+	done := make(chan struct{})
+	p.done = done
+	p.Kind, p.Off = ioring.Read, r.asked
+	p.Buf = r.memory.Bytes()[i*r.pageSize : (i+1)*r.pageSize]
+	p.N, p.Err = 0, nil
+	p.Done = func(*ioring.Op) { close(done) }
+	r.asked += r.pageSize
+	r.s.dev.Submit([]*ioring.Op{&p.Op})
+	return nil
+}
+
+// close waits for reads under way and frees their memory.
+func (r *scan) close() {
+	for i := range r.pages {
+		if d := r.pages[i].done; d != nil {
+			r.s.opt.Runner.Wait(d)
+		}
+	}
+	if r.memory != nil {
+		// Recovery goes on without this memory in any case.
+		_ = r.memory.Free()
+	}
+}
+
+// page returns the bytes of the page that begins at byte address off.
+func (r *scan) page(off int64) ([]byte, error) {
+	for r.asked < off+readAhead*r.pageSize && r.asked < max(r.limit(), off+r.pageSize) {
+		if err := r.ask(); err != nil {
+			return nil, err
+		}
+	}
+	p := &r.pages[off/r.pageSize%readAhead]
+	r.s.opt.Runner.Wait(p.done)
+	if p.Err != nil {
+		if errors.Is(p.Err, ioring.ErrNoSegment) {
+			r.why = p.Err
+			return nil, errLogEnd
+		}
+		return nil, fmt.Errorf("%w: read of log page 0x%x: %w", ErrIO, off, p.Err)
+	}
+	return p.Buf, nil
+}
+
+// limit is the byte address up to which reading ahead makes sense.
+func (r *scan) limit() int64 {
+	if r.span.End != 0 {
+		return r.span.End.Bytes()
+	}
+	_, end := r.s.dev.Extent()
+	return end
+}
+
+// next returns the next record: its address, words, and the bytes behind its
+// header, valid until the next call. Fillers and page headers are returned too.
+func (r *scan) next() (a record.Addr, w0, w1 uint64, body []byte, err error) {
+	a = r.at
+	off := a.Bytes() & (r.pageSize - 1)
+	page, err := r.page(a.Bytes() - off)
+	if err != nil {
+		return a, 0, 0, nil, err
+	}
+	w0, w1, ok := record.Verify(page[off:], r.seed, a)
+	switch {
+	case !ok:
+		r.why = errChecksum
+		return a, 0, 0, nil, errLogEnd
+	case off == 0 && (record.KindOf(w1) != record.System || record.KeyLen(w0) != record.TypePage):
+		r.why = errors.New("no page header")
+		return a, 0, 0, nil, errLogEnd
+	}
+	size := int64(record.Size(w0, w1))
+	r.at = a + record.Addr(size/record.Unit)
+	return a, w0, w1, page[off+record.HeaderSize : off+size], nil
+}

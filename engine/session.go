@@ -1,0 +1,228 @@
+package engine
+
+import (
+	"fmt"
+	"sync"
+
+	"rskv/engine/internal/epoch"
+	"rskv/engine/internal/record"
+)
+
+// Session is one caller's way into the store. It is used by one goroutine at a
+// time; only Ready may be used from anywhere. Operations of one session on the
+// same key take effect in the order given, whatever waits for the disk.
+type Session struct {
+	store *Store
+	slot  *epoch.Slot
+
+	// The log's markers as this section saw them at its start.
+	mem     record.Addr // lowest address to be found in memory
+	begin   record.Addr
+	ro      record.Addr
+	safeRO  record.Addr
+	writing bool
+	live    int64 // keys this section added, less those it removed
+	tally   tally // what this section did, for the statistics
+
+	hashes [groupOps]uint64
+	arena  []byte // answers of OpGet until the next Start or Complete
+	old    []byte // present value of a read-modify-write
+	next   []byte // its new value
+	plan   plan
+
+	queue   waitQueue
+	ordered bool
+	back    bool // Do is running: answers go back into the caller's ops
+
+	inbox struct {
+		sync.Mutex
+		reads []*readOp // finished reads; guarded by the mutex
+		spare []*readOp
+	}
+	ready  chan struct{} // capacity 1
+	closed bool
+}
+
+// NewSession returns a session; Close gives it back.
+func (s *Store) NewSession() *Session {
+	n := &Session{store: s, slot: s.epoch.Register(), ready: make(chan struct{}, 1)}
+	n.queue.init()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.sessions[n] = struct{}{}
+	return n
+}
+
+// SetOrdered makes the session's writes take effect in the order given even
+// where one of them waits for the disk: the ones behind it wait with it. Reads
+// pass. It must be called before the first operation.
+func (s *Session) SetOrdered(on bool) { s.ordered = on }
+
+// Pending is the number of operations that are not finished.
+func (s *Session) Pending() int { return s.queue.count }
+
+// Ready receives a value when Complete may have something to do.
+func (s *Session) Ready() <-chan struct{} { return s.ready }
+
+// Close waits for pending operations and releases the session. Their answers
+// are lost, their effects are not.
+func (s *Session) Close() {
+	if s.closed {
+		return
+	}
+	s.wait(func(*Op) {})
+	s.closed = true
+	s.slot.Release()
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	delete(s.store.mu.sessions, s)
+}
+
+// enter begins a section and reads the markers. It may wait at the door.
+func (s *Session) enter(write bool) error {
+	st := s.store
+	for {
+		s.slot.Enter()
+		if st.closed.Load() {
+			s.slot.Exit()
+			return ErrClosed
+		}
+		if !write || s.slot.BeginWrite() {
+			break
+		}
+		s.slot.Exit()
+		st.epoch.Door().Wait()
+	}
+	s.writing = write
+	s.mem = max(st.log.Head(), record.FirstAddr)
+	s.begin = st.log.Begin()
+	s.ro = st.log.ReadOnly()
+	s.safeRO = st.log.SafeReadOnly()
+	return nil
+}
+
+// exit ends the section. What it counted is published before the door can close.
+func (s *Session) exit() {
+	if s.live != 0 {
+		s.store.live.Add(s.live)
+		s.live = 0
+	}
+	s.slot.Exit()
+	if s.writing {
+		s.writing = false
+		s.slot.EndWrite()
+	}
+}
+
+// pause lets others go on, outside of any section.
+func (s *Session) pause() { s.store.opt.Runner.Yield() }
+
+// waitSpace waits until the log may have room for a new page.
+func (s *Session) waitSpace() {
+	space := s.store.log.Space()
+	if !s.store.log.Ready() {
+		s.store.stats.spaceWaits.Add(1)
+		s.store.opt.Runner.Wait(space)
+	}
+}
+
+// signal tells the owner that Complete has something to do.
+func (s *Session) signal() {
+	select {
+	case s.ready <- struct{}{}:
+	default:
+	}
+}
+
+// wait completes everything that is pending.
+func (s *Session) wait(fn func(*Op)) {
+	for s.Complete(fn) > 0 {
+		s.store.opt.Runner.Wait(s.ready)
+	}
+}
+
+// Do runs a batch and waits for all of it. Answers stay valid until the next call.
+func (s *Session) Do(ops []Op) {
+	if s.queue.count != 0 {
+		panic(fmt.Sprintf("engine: Do on a session with %d operations pending", s.queue.count))
+	}
+	s.back = true
+	if s.Start(ops) > 0 {
+		for s.complete(nil) > 0 {
+			s.store.opt.Runner.Wait(s.ready)
+		}
+	}
+	s.back = false
+}
+
+func (s *Session) one(op *Op) error {
+	ops := [1]Op{*op}
+	s.Do(ops[:])
+	*op = ops[0]
+	return op.Err
+}
+
+// Get returns the value of key in dst[:0], grown if need be, or ErrNotFound.
+func (s *Session) Get(key, dst []byte) ([]byte, error) {
+	op := Op{Kind: OpGet, Key: key, Value: dst}
+	if err := s.one(&op); err != nil {
+		return nil, err
+	}
+	if !op.Found {
+		return nil, ErrNotFound
+	}
+	return op.Value, nil
+}
+
+// Exists says whether key is there.
+func (s *Session) Exists(key []byte) (bool, error) {
+	op := Op{Kind: OpExists, Key: key}
+	err := s.one(&op)
+	return op.Found, err
+}
+
+// Put stores value under key.
+func (s *Session) Put(key, value []byte) error {
+	return s.one(&Op{Kind: OpPut, Key: key, Value: value})
+}
+
+// PutIf stores value under key if cond holds, and says whether it did.
+func (s *Session) PutIf(key, value []byte, cond Cond) (bool, error) {
+	op := Op{Kind: OpPut, If: cond, Key: key, Value: value}
+	err := s.one(&op)
+	return op.Found, err
+}
+
+// Delete removes key and says whether it was there.
+func (s *Session) Delete(key []byte) (bool, error) {
+	op := Op{Kind: OpDelete, Key: key}
+	err := s.one(&op)
+	return op.Found, err
+}
+
+// CompareAndSwap replaces old by value if old is the present value; a nil old
+// stands for an absent key, a nil value deletes. It says whether it did.
+func (s *Session) CompareAndSwap(key, old, value []byte) (bool, error) {
+	op := Op{Kind: OpCompareAndSwap, Key: key, Old: old, Value: value, OldAbsent: old == nil, NewAbsent: value == nil}
+	err := s.one(&op)
+	return op.Found, err
+}
+
+// Add adds delta to the counter under key and returns the sum.
+func (s *Session) Add(key []byte, delta int64) (int64, error) {
+	op := Op{Kind: OpAdd, Key: key, Delta: delta}
+	err := s.one(&op)
+	return op.Int, err
+}
+
+// Append appends suffix to the value of key and returns the new length.
+func (s *Session) Append(key, suffix []byte) (int64, error) {
+	op := Op{Kind: OpAppend, Key: key, Value: suffix}
+	err := s.one(&op)
+	return op.Int, err
+}
+
+// Update changes the value of key by fn, see OpUpdate.
+func (s *Session) Update(key []byte, fn UpdateFunc) error {
+	return s.one(&Op{Kind: OpUpdate, Key: key, Fn: fn})
+}

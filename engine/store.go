@@ -1,0 +1,357 @@
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+
+	"rskv/engine/internal/epoch"
+	"rskv/engine/internal/hlog"
+	"rskv/engine/internal/index"
+	"rskv/engine/internal/manifest"
+	"rskv/engine/internal/record"
+	"rskv/ioring"
+)
+
+// Store is an open store. Its methods may be called from any goroutine; work on
+// keys goes through a Session.
+type Store struct {
+	// Immutable after Open.
+	opt      Options
+	budget   budget
+	dev      ioring.Device
+	epoch    *epoch.Domain
+	index    *index.Index
+	log      *hlog.Log
+	seed     uint64 // of the key hash
+	spans    []sealSpan
+	inline   int // largest value in bytes that is stored in its record
+	align    int64
+	recovery Recovery
+
+	closed atomic.Bool // checked inside every section
+	live   atomic.Int64
+	stats  counters
+	large  largeBudget
+	commit committer
+	flush  taskRef
+
+	mu struct {
+		sync.Mutex
+		manifest *manifest.Manifest
+		sessions map[*Session]struct{}
+		starved  []*Session // wait for an I/O buffer
+		closing  bool
+	}
+}
+
+// sealSpan is a span of the log with the seed its checksums were made with.
+type sealSpan struct {
+	start record.Addr
+	seed  record.Seed
+}
+
+// Open opens the store in opt.Dir, or creates it. It returns when everything up
+// to the last commit is there again.
+func Open(opt Options) (*Store, error) {
+	if err := opt.check(); err != nil {
+		if opt.Device != nil {
+			err = errors.Join(err, opt.Device.Close())
+		}
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	s := &Store{opt: opt}
+	s.mu.sessions = make(map[*Session]struct{})
+	if err := s.open(); err != nil {
+		if s.log != nil {
+			s.log.Free()
+		}
+		if s.index != nil {
+			s.index.Free()
+		}
+		if s.dev != nil {
+			err = errors.Join(err, s.dev.Close())
+		}
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	return s, nil
+}
+
+func (s *Store) open() error {
+	m, err := s.openDevice()
+	if err != nil {
+		return err
+	}
+	if m == nil {
+		if m, err = s.create(); err != nil {
+			return err
+		}
+	}
+	if err := s.allocate(m); err != nil {
+		return err
+	}
+	if err := s.recover(m); err != nil {
+		return err
+	}
+	if err := s.startGeneration(m); err != nil {
+		return err
+	}
+	if err := s.openLog(m); err != nil {
+		return err
+	}
+	s.report()
+	s.startTasks()
+	return nil
+}
+
+// openDevice opens the device and reads the manifest, nil if there is none.
+func (s *Store) openDevice() (*manifest.Manifest, error) {
+	if s.dev = s.opt.Device; s.dev == nil {
+		dev, err := ioring.Open(ioring.Options{
+			Dir: s.opt.Dir, Mode: s.opt.IO, SegmentSize: s.opt.SegmentSize,
+			BufferBytes: bufferBytes(s.opt.Memory),
+		})
+		if err != nil {
+			return nil, err
+		}
+		s.dev = dev
+	}
+	// The store decides how its log is cut, not the options.
+	s.opt.SegmentSize = s.dev.SegmentSize()
+	m, err := s.readManifest()
+	if err == nil && m != nil && int64(1)<<m.SegmentBits != s.opt.SegmentSize {
+		err = &CorruptError{Where: manifest.Name, Addr: -1,
+			Err: fmt.Errorf("segments of %d bytes, but the files have %d", int64(1)<<m.SegmentBits, s.opt.SegmentSize)}
+	}
+	return m, err
+}
+
+func (s *Store) readManifest() (*manifest.Manifest, error) {
+	b, err := s.dev.ReadMeta(manifest.Name)
+	if errors.Is(err, ioring.ErrNoMeta) {
+		if begin, end := s.dev.Extent(); begin != end {
+			return nil, fmt.Errorf("%w: log segments but no %s", ErrNotAStore, manifest.Name)
+		}
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", manifest.Name, err)
+	}
+	m, err := manifest.Decode(b)
+	switch {
+	case errors.Is(err, manifest.ErrNotManifest):
+		return nil, fmt.Errorf("%w: %s: %w", ErrNotAStore, manifest.Name, err)
+	case errors.Is(err, manifest.ErrVersion):
+		return nil, fmt.Errorf("%w: %s: %w", ErrFormat, manifest.Name, err)
+	case err != nil:
+		return nil, &CorruptError{Where: manifest.Name, Addr: -1, Err: err}
+	}
+	return m, nil
+}
+
+// create makes the manifest of a new store. It is written by startGeneration.
+func (s *Store) create() (*manifest.Manifest, error) {
+	var b [24]byte
+	random := s.opt.Random
+	if random == nil {
+		random = rand.Reader
+	}
+	if _, err := random.Read(b[:]); err != nil {
+		return nil, fmt.Errorf("store identity: %w", err)
+	}
+	m := &manifest.Manifest{
+		PageBits:    uint8(bits.TrailingZeros64(uint64(s.opt.PageSize))),
+		SegmentBits: uint8(bits.TrailingZeros64(uint64(s.opt.SegmentSize))),
+	}
+	copy(m.StoreID[:], b[:])
+	for i, x := range b[16:] {
+		m.HashSeed |= uint64(x) << (8 * i)
+	}
+	return m, nil
+}
+
+// allocate divides the memory and makes the index.
+func (s *Store) allocate(m *manifest.Manifest) error {
+	s.opt.PageSize = 1 << m.PageBits
+	if s.opt.IndexBits == 0 {
+		s.opt.IndexBits = indexBitsFor(s.opt.Memory)
+	}
+	s.opt.IndexBits = max(s.opt.IndexBits, int(m.IndexBits))
+	var err error
+	if s.budget, err = divide(s.opt.Memory, s.opt.PageSize, s.opt.IndexBits); err != nil {
+		return err
+	}
+	s.budget.buffers = s.dev.Buffers().Budget()
+	s.seed = m.HashSeed
+	s.inline = inlineMax
+	s.align = int64(s.dev.Align().Offset)
+	s.large.limit = max(s.opt.Memory/8, 2*int64(s.opt.MaxValue))
+	s.epoch = epoch.New()
+	s.index, err = index.New(uint8(s.opt.IndexBits), int(s.budget.overflow/64))
+	return err
+}
+
+// startGeneration writes the manifest with the next generation before anything
+// is written to the log.
+func (s *Store) startGeneration(m *manifest.Manifest) error {
+	m.Generation++
+	m.IndexBits = uint8(s.opt.IndexBits)
+	pageUnits := record.Addr(s.opt.PageSize / record.Unit)
+	start := (s.recovery.end + pageUnits - 1) &^ (pageUnits - 1)
+	if n := len(m.Spans); n > 0 && m.Spans[n-1].End == m.Spans[n-1].Start {
+		m.Spans = m.Spans[:n-1] // nothing was ever committed in it
+	}
+	m.Spans = append(m.Spans, manifest.Span{Generation: m.Generation, Start: start})
+	s.spans = s.spans[:0]
+	for _, span := range m.Spans {
+		s.spans = append(s.spans, sealSpan{span.Start, record.NewSeed(m.StoreID, span.Generation)})
+	}
+	s.mu.manifest = m
+	return s.writeManifest()
+}
+
+func (s *Store) writeManifest() error {
+	if err := s.dev.WriteMeta(manifest.Name, s.mu.manifest.Encode()); err != nil {
+		return fmt.Errorf("write %s: %w", manifest.Name, err)
+	}
+	return nil
+}
+
+func (s *Store) openLog(m *manifest.Manifest) (err error) {
+	s.log, err = hlog.New(hlog.Options{
+		Device: s.dev, Epoch: s.epoch, PageBits: m.PageBits, Pages: s.budget.pages,
+		StoreID: m.StoreID, Generation: m.Generation, Begin: m.Begin,
+		Start: m.Spans[len(m.Spans)-1].Start,
+		Wake:  func() { s.flush.Wake() },
+	})
+	if err != nil {
+		return err
+	}
+	s.log.SetLastCommit(s.recovery.commit)
+	return nil
+}
+
+func (s *Store) report() {
+	info := s.dev.Info()
+	s.opt.Logger.Info("store open",
+		slog.String("backend", info.Backend), slog.String("why", info.Why), slog.String("detail", info.Detail),
+		slog.Int64("memory", s.opt.Memory), slog.Int64("index", s.budget.index+s.budget.overflow),
+		slog.Int64("log", s.log.Memory()), slog.Int64("buffers", s.budget.buffers),
+		slog.Uint64("version", s.recovery.Version), slog.Int64("keys", s.recovery.Keys),
+		slog.Uint64("records", s.recovery.Records), slog.Int64("bytes", s.recovery.Bytes))
+}
+
+// startTasks starts the background work: see flushStep and committer.step.
+func (s *Store) startTasks() {
+	s.commit.init(s)
+	s.flush.set(s.opt.Runner.Start("flush", s.flushStep))
+	s.commit.task.set(s.opt.Runner.Start("commit", s.commit.step))
+}
+
+// seedAt is the checksum seed of the span that a lies in.
+func (s *Store) seedAt(a record.Addr) record.Seed {
+	for i := len(s.spans) - 1; i > 0; i-- {
+		if a >= s.spans[i].start {
+			return s.spans[i].seed
+		}
+	}
+	return s.spans[0].seed
+}
+
+// Sync returns when everything applied before the call is on stable storage.
+// With a context that ends first, it returns the context's error; the commit
+// goes on.
+func (s *Store) Sync(ctx context.Context) (version uint64, err error) {
+	type answer struct {
+		version uint64
+		err     error
+	}
+	done := make(chan answer, 1)
+	ready := make(chan struct{})
+	s.Commit(func(version uint64, err error) {
+		done <- answer{version, err}
+		close(ready)
+	})
+	if ctx.Done() == nil {
+		s.opt.Runner.Wait(ready)
+		a := <-done
+		return a.version, a.err
+	}
+	select {
+	case a := <-done:
+		return a.version, a.err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+// Len is the number of live keys, from counters: see the package comment for
+// when it is exact.
+func (s *Store) Len() int64 { return s.live.Load() }
+
+// Info describes the storage backend.
+func (s *Store) Info() ioring.Info { return s.dev.Info() }
+
+// Options returns the options in force, defaults filled in.
+func (s *Store) Options() Options { return s.opt }
+
+// Recovery says what Open found.
+func (s *Store) Recovery() Recovery { return s.recovery }
+
+// Err is nil while the store accepts writes, else ErrReadOnly with its cause.
+func (s *Store) Err() error {
+	if err := s.log.Err(); err != nil {
+		return fmt.Errorf("%w: %w", ErrReadOnly, err)
+	}
+	return nil
+}
+
+// Close commits, waits for what is in flight and releases everything. It returns
+// the error of that commit: nil means that everything applied is durable.
+// Sessions still in use get ErrClosed. The second call returns ErrClosed.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.mu.closing {
+		s.mu.Unlock()
+		return ErrClosed
+	}
+	s.mu.closing = true
+	s.mu.Unlock()
+
+	_, err := s.Sync(context.Background())
+	// No section begins from here on; wait until the last one has ended.
+	s.closed.Store(true)
+	s.drain()
+	if err == nil {
+		_, err = s.Sync(context.Background()) // what slipped in behind the first
+	}
+	s.commit.stop()
+	s.flush.Stop()
+	if err == nil {
+		err = s.closeSpan()
+	}
+	err = errors.Join(err, s.dev.Close())
+	return errors.Join(err, s.log.Free(), s.index.Free())
+}
+
+// drain returns when every section that began before has ended.
+func (s *Store) drain() {
+	gone := make(chan struct{})
+	s.epoch.Bump(func() { close(gone) })
+	s.opt.Runner.Wait(gone)
+}
+
+// closeSpan notes in the manifest where the log ends, which saves the next Open
+// looking for it.
+func (s *Store) closeSpan() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.mu.manifest
+	m.Spans[len(m.Spans)-1].End = s.log.Durable()
+	return s.writeManifest()
+}
