@@ -1,0 +1,164 @@
+package daemon
+
+import (
+	"rskv/engine"
+	"rskv/ipc"
+)
+
+// Sizes of a batch. From about 16 operations on a batch hides the memory's
+// latency; 64 leave enough for that at the end of a burst, and hold others up
+// for microseconds only.
+const (
+	batchMax = 64
+	// batchBytes of values in one batch make the next one smaller: the values
+	// of a batch are all in memory before the first answer leaves.
+	batchBytes = 4 << 20
+)
+
+// batch is the operations that go to the engine next, with the call each
+// belongs to. Guarded by conn.mu.
+type batch struct {
+	n   int
+	max int // operations until it runs, 1..batchMax
+	ops [batchMax]engine.Op
+	// slots[i] is the place in flight.calls of the call of ops[i]. The batch
+	// owns these places; one whose operation has to wait for the disk is left
+	// to it and replaced.
+	slots  [batchMax]uint32
+	counts [methodCount]uint32 // requests by method, since the last run
+}
+
+// methodCount is one more than the largest ipc.Method.
+const methodCount = int(ipc.MethodCheckpoint) + 1
+
+// call is one request on its way, or one part of it: what has to be known when
+// its operation is done.
+type call struct {
+	id       uint32
+	method   ipc.Method
+	answered bool // a request; a notification is not
+	sync     bool // answer when it is on stable storage
+	blind    bool
+	parked   bool    // it waited for the disk
+	part     int32   // which element of gather's answer
+	bytes    int64   // of the copies the engine holds while it is parked
+	number   uint64  // of the write, see writeLog; 0: a read
+	gather   *gather // the answer this is a part of; nil: one of its own
+}
+
+// flight is the calls whose operations wait for the disk, or whose answers for
+// a commit. Guarded by conn.mu.
+type flight struct {
+	calls []call
+	free  []uint32 // places in calls that nobody uses
+	// unanswered counts parked operations, answers that wait for a commit, and
+	// checkpoints under way.
+	unanswered int
+	bytes      int64 // keys and values of parked operations
+}
+
+// place returns a place in calls.
+func (f *flight) place() uint32 {
+	if n := len(f.free); n > 0 {
+		slot := f.free[n-1]
+		f.free = f.free[:n-1]
+		return slot
+	}
+	f.calls = append(f.calls, call{})
+	return uint32(len(f.calls) - 1)
+}
+
+func (b *batch) init(c *conn) {
+	b.max = batchMax
+	for i := range b.slots {
+		b.slots[i] = c.flight.place()
+	}
+}
+
+// add puts an operation into the batch for the caller to fill in, and runs the
+// batch first when it is full.
+func (c *conn) add(k call) *engine.Op {
+	if c.batch.n >= c.batch.max {
+		c.run()
+	}
+	b := &c.batch
+	i := b.n
+	b.n++
+	slot := b.slots[i]
+	c.flight.calls[slot] = k
+	op := &b.ops[i]
+	*op = engine.Op{Tag: uint64(slot)}
+	return op
+}
+
+// run hands the batch to the engine and answers what is done at once.
+func (c *conn) run() {
+	b := &c.batch
+	if b.n == 0 {
+		return
+	}
+	ops := b.ops[:b.n]
+	b.n = 0
+	c.session.Start(ops)
+	read := 0
+	for i := range ops {
+		op := &ops[i]
+		if op.Pending() {
+			c.park(i, op)
+			continue
+		}
+		c.complete(&c.flight.calls[b.slots[i]], op)
+		if op.Kind == engine.OpGet {
+			read += len(op.Value)
+		}
+		op.Key, op.Value, op.Old = nil, nil, nil
+	}
+	b.resize(read)
+	c.account()
+}
+
+// resize follows the size of the values that are being read.
+func (b *batch) resize(read int) {
+	switch {
+	case read > batchBytes:
+		b.max = max(1, b.max/4)
+	case b.max < batchMax && read < batchBytes/4:
+		b.max = min(batchMax, 2*b.max)
+	}
+}
+
+// park leaves the call of ops[i] in flight until the engine has completed it.
+func (c *conn) park(i int, op *engine.Op) {
+	b := &c.batch
+	k := &c.flight.calls[b.slots[i]]
+	k.parked = true
+	k.bytes = int64(len(op.Key) + len(op.Value) + len(op.Old))
+	if k.gather == nil && k.number > 0 {
+		c.writes.open(k.number)
+	}
+	c.flight.unanswered++
+	c.flight.bytes += k.bytes
+	b.slots[i] = c.flight.place()
+	op.Key, op.Value, op.Old = nil, nil, nil
+	c.help()
+}
+
+// unpark is called by the engine for each operation that waited and is done.
+func (c *conn) unpark(op *engine.Op) {
+	slot := uint32(op.Tag)
+	k := c.flight.calls[slot]
+	c.flight.calls[slot] = call{}
+	c.flight.free = append(c.flight.free, slot)
+	c.flight.unanswered--
+	c.flight.bytes -= k.bytes
+	c.complete(&k, op)
+}
+
+// trim forgets what a time of many calls in flight has left behind. No call
+// may be in flight.
+func (c *conn) trim() {
+	if len(c.flight.calls) > partsMax {
+		c.flight.calls, c.flight.free = nil, nil
+		c.batch.init(c)
+	}
+}

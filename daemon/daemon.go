@@ -1,0 +1,323 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rskv/engine"
+	"rskv/ioring"
+	"rskv/ipc"
+)
+
+// serverName is how the daemon calls itself in hello.
+const serverName = "rskvd"
+
+// Environment is what a daemon takes from the process it runs in. The zero
+// value takes nothing.
+type Environment struct {
+	// Log is where log lines go; nil: nowhere.
+	Log io.Writer
+	// NotifySocket is the service manager's socket, NOTIFY_SOCKET; "": none.
+	NotifySocket string
+	// Device holds the store in place of the directory; nil: the directory.
+	// Run closes it.
+	Device ioring.Device
+	// Ready is called once clients can connect.
+	Ready func()
+}
+
+// server is one running daemon.
+type server struct {
+	// Immutable once it serves.
+	limits   ipc.Limits
+	store    *engine.Store
+	log      *slog.Logger
+	level    *slog.LevelVar
+	started  time.Time
+	requests *budget // for requests longer than readBytes
+	sessions *sessionTable
+
+	inForce atomic.Pointer[Config]
+	queued  atomic.Int64 // bytes of answers, see conn.account
+	count   counters
+
+	mu struct {
+		sync.Mutex
+		conns    map[*conn]struct{}
+		stopping bool
+	}
+	serving   sync.WaitGroup // one for each connection
+	configure sync.Mutex     // one change of settings at a time
+}
+
+// Run is the daemon from start to end: it serves cfg's store on cfg's socket
+// until ctx ends, then stops in order and returns. The error says what kept it
+// from starting, or what could not be brought to stable storage at the end.
+func Run(ctx context.Context, cfg Config, env Environment) error {
+	if err := cfg.Validate(); err != nil {
+		return fmt.Errorf("settings: %w", err)
+	}
+	s := newServer(cfg, env.Log)
+	manager, err := newNotifier(env.NotifySocket)
+	if err != nil {
+		return err
+	}
+	defer manager.close()
+	lock, err := lockSocket(cfg.Socket)
+	if err != nil {
+		return err
+	}
+	defer lock.release()
+	manager.send("", "opening the store")
+	if err := s.openStore(cfg, env.Device); err != nil {
+		return err
+	}
+	listener, err := lock.listen(ctx, cfg.SocketMode)
+	if err != nil {
+		return errors.Join(err, s.closeStore())
+	}
+	s.log.Info("serving", "socket", cfg.Socket, "mode", modeValue{&cfg.SocketMode}.String())
+	manager.send("READY", "serving "+cfg.Socket)
+	if env.Ready != nil {
+		env.Ready()
+	}
+	err = s.serve(ctx, listener)
+	manager.send("STOPPING", "finishing requests")
+	err = errors.Join(err, s.drain())
+	manager.send("", "closing the store")
+	err = errors.Join(err, s.closeStore())
+	s.log.Info("stopped")
+	return err
+}
+
+func newServer(cfg Config, log io.Writer) *server {
+	s := &server{limits: cfg.Limits, started: time.Now(), level: new(slog.LevelVar)}
+	s.inForce.Store(&cfg)
+	s.level.Set(cfg.LogLevel)
+	s.log = newLogger(cfg.LogFormat, log, s.level)
+	s.requests = newBudget(cfg.RequestMemory)
+	s.sessions = newSessionTable(func() int { return s.settings().MaxSessions })
+	s.mu.conns = map[*conn]struct{}{}
+	return s
+}
+
+func newLogger(format string, w io.Writer, level slog.Leveler) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	switch {
+	case w == nil:
+		return slog.New(slog.DiscardHandler)
+	case format == "json":
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// settings are the ones in force. Do not change them.
+func (s *server) settings() *Config { return s.inForce.Load() }
+
+// change puts other settings in force: all of those asked for, or none.
+func (s *server) change(asked []ipc.Setting) error {
+	if len(asked) == 0 {
+		return nil
+	}
+	changes := make(map[string]string, len(asked))
+	for _, a := range asked {
+		changes[a.Name] = a.Value
+	}
+	s.configure.Lock()
+	defer s.configure.Unlock()
+	cfg, err := s.settings().with(changes)
+	if err != nil {
+		return err
+	}
+	s.inForce.Store(&cfg)
+	s.level.Set(cfg.LogLevel)
+	for _, a := range asked {
+		s.log.Info("setting changed", "name", a.Name, "value", a.Value)
+	}
+	return nil
+}
+
+// openStore opens the store. Its first log line names the backend.
+func (s *server) openStore(cfg Config, device ioring.Device) error {
+	interval := cfg.CommitInterval
+	if interval == 0 {
+		interval = -1 // only when asked; to the engine 0 is its default
+	}
+	store, err := engine.Open(engine.Options{
+		Dir: cfg.Dir, Device: device, IO: ioring.Mode(cfg.IO), Memory: cfg.Memory,
+		PageSize: cfg.PageSize, SegmentSize: cfg.SegmentSize, MaxValue: cfg.Limits.Value,
+		CommitInterval: interval, Logger: s.log,
+	})
+	if errors.Is(err, engine.ErrLocked) {
+		return fmt.Errorf("another daemon uses %s: %w", cfg.Dir, err)
+	}
+	if err != nil {
+		return err
+	}
+	s.store = store
+	return nil
+}
+
+func (s *server) closeStore() error {
+	if err := s.store.Close(); err != nil {
+		return fmt.Errorf("close the store: %w", err)
+	}
+	return nil
+}
+
+// serve accepts connections until ctx ends. The socket is removed by then.
+func (s *server) serve(ctx context.Context, listener *net.UnixListener) error {
+	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
+	defer stop()
+	for {
+		socket, err := listener.AcceptUnix()
+		switch {
+		case err == nil:
+			s.admit(socket)
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM):
+			// Connections that end make room; until then it is no use to ask
+			// more often.
+			s.log.Warn("cannot accept a connection", "error", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(acceptPause):
+			}
+		case errors.Is(err, unix.ECONNABORTED):
+		default:
+			_ = listener.Close()
+			return fmt.Errorf("accept: %w", err)
+		}
+	}
+}
+
+const (
+	// acceptPause is how long to wait when the system has no room for another
+	// connection.
+	acceptPause = 50 * time.Millisecond
+	// killWait is how long connections may take to end after they were killed:
+	// what they had begun still has to be finished.
+	killWait = 5 * time.Second
+)
+
+// admit starts serving a connection, or refuses it.
+func (s *server) admit(socket *net.UnixConn) {
+	s.mu.Lock()
+	full := len(s.mu.conns) >= s.settings().MaxConnections
+	s.mu.Unlock()
+	if full {
+		s.count.turnedAway.Add(1)
+		turnAway(socket)
+		return
+	}
+	c, err := newConn(s, socket)
+	if err != nil {
+		s.log.Warn("connection refused", "error", err)
+		_ = socket.Close()
+		return
+	}
+	s.count.accepted.Add(1)
+	s.mu.Lock()
+	s.mu.conns[c] = struct{}{}
+	s.mu.Unlock()
+	s.serving.Go(func() {
+		c.serve()
+		s.mu.Lock()
+		delete(s.mu.conns, c)
+		s.mu.Unlock()
+	})
+}
+
+// turnAway tells a client that there are too many. The answer fits any
+// socket's buffer, so this does not wait.
+func turnAway(socket *net.UnixConn) {
+	_, _ = socket.Write(ipc.AppendErrorResponse(nil, 0, ipc.CodeBusy, "too many connections (max_connections)"))
+	_ = socket.Close()
+}
+
+// drain lets every connection finish what it has read, but no longer than
+// drain_timeout; then it cuts them off.
+func (s *server) drain() error {
+	for _, c := range s.connections() {
+		c.stop(false)
+	}
+	if s.allDone(s.settings().DrainTimeout) {
+		return nil
+	}
+	left := s.connections()
+	s.log.Warn("cutting off connections that did not finish", "connections", len(left))
+	for _, c := range left {
+		c.kill()
+	}
+	if !s.allDone(killWait) {
+		return fmt.Errorf("%d connections still wait for the disk", len(s.connections()))
+	}
+	return nil
+}
+
+// connections lists the connections of the moment.
+func (s *server) connections() []*conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*conn, 0, len(s.mu.conns))
+	for c := range s.mu.conns {
+		all = append(all, c)
+	}
+	return all
+}
+
+// allDone waits until no connection is left, but no longer than that.
+func (s *server) allDone(wait time.Duration) bool {
+	done := make(chan struct{})
+	go func() {
+		s.serving.Wait()
+		close(done)
+	}()
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// Version is the version of this build: a module version, or the commit it was
+// built from.
+func Version() string { return version() }
+
+var version = sync.OnceValue(func() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	revision, dirty := "", ""
+	for _, kv := range info.Settings {
+		switch {
+		case kv.Key == "vcs.revision":
+			revision = kv.Value[:min(len(kv.Value), 12)]
+		case kv.Key == "vcs.modified" && kv.Value == "true":
+			dirty = "+changes"
+		}
+	}
+	if revision == "" {
+		return "devel"
+	}
+	return revision + dirty
+})

@@ -1,0 +1,100 @@
+// Command rskvd serves one key-value store to the programs of this machine over
+// a Unix socket. Without arguments it runs with its defaults; `rskvd --help`
+// lists the settings.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"rskv/daemon"
+)
+
+func main() {
+	if err := command().ExecuteContext(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, "rskvd:", err)
+		os.Exit(1)
+	}
+}
+
+// command is rskvd with everything below it. The settings are flags of all of
+// it, so that `rskvd config check` sees what `rskvd` would.
+func command() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "rskvd",
+		Short:         "Serve one key-value store over a Unix socket",
+		Long:          "Serve one key-value store over a Unix socket.\n\nEvery setting is a flag, a variable and a key of a TOML file (--config); a flag\ncounts over a variable, a variable over the file.",
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := daemon.Load(cmd.Flags(), os.Environ())
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), cfg)
+		},
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.PersistentFlags().SortFlags = false
+	daemon.AddFlags(root.PersistentFlags())
+	root.AddCommand(configCommand(), &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "rskvd", daemon.Version())
+			return err
+		},
+	})
+	return root
+}
+
+// serve runs the daemon until the first SIGTERM or SIGINT; a second one ends
+// the process on the spot.
+func serve(ctx context.Context, cfg daemon.Config) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(signals)
+	go func() {
+		<-signals
+		cancel()
+		<-signals
+		fmt.Fprintln(os.Stderr, "rskvd: second signal: not waiting any longer")
+		os.Exit(1)
+	}()
+	return daemon.Run(ctx, cfg, daemon.Environment{Log: os.Stderr, NotifySocket: os.Getenv("NOTIFY_SOCKET")})
+}
+
+func configCommand() *cobra.Command {
+	config := &cobra.Command{Use: "config", Short: "Look at the settings without starting"}
+	config.AddCommand(
+		&cobra.Command{
+			Use: "check", Short: "Report everything that is wrong with the settings", Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				_, err := daemon.Load(cmd.Flags(), os.Environ())
+				return err
+			},
+		},
+		&cobra.Command{
+			Use: "dump", Short: "Print the settings in force, as a file, with where each was given", Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				cfg, err := daemon.Load(cmd.Flags(), os.Environ())
+				return errors.Join(err, cfg.WriteTOML(cmd.OutOrStdout()))
+			},
+		},
+		&cobra.Command{
+			Use: "defaults", Short: "Print the settings where nothing is said, as a file", Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				return daemon.Defaults().WriteTOML(cmd.OutOrStdout())
+			},
+		},
+	)
+	return config
+}

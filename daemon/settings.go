@@ -1,0 +1,140 @@
+package daemon
+
+import (
+	"io/fs"
+	"log/slog"
+	"time"
+
+	"rskv/ipc"
+)
+
+// Config is how one daemon runs. Take one from Defaults or Load; every field
+// has a row in the table of settings below, which says what it means.
+// Immutable once Run has it.
+type Config struct {
+	ConfigFile string
+	Dir        string
+	Socket     string
+	SocketMode fs.FileMode
+
+	IO             string
+	Memory         int64
+	PageSize       int
+	SegmentSize    int64
+	CommitInterval time.Duration
+
+	Limits         ipc.Limits
+	RequestMemory  int64
+	MaxConnections int
+	MaxSessions    int
+	RequestTimeout time.Duration
+	AnswerTimeout  time.Duration
+	DrainTimeout   time.Duration
+
+	LogLevel  slog.Level
+	LogFormat string
+
+	// origin says where each setting was given, by name: "--memory",
+	// "RSKV_MEMORY", "/etc/rskv.toml:3". Missing: its default. Immutable.
+	origin map[string]string
+}
+
+// The smallest values the daemon still works with, and the largest that make
+// sense. Limits of the protocol bound the limits from above.
+const (
+	memoryMin  = 32 << 20 // index, some pages of log and the I/O buffers
+	memoryMax  = 1 << 46
+	pageMin    = 256 << 10
+	pageMax    = 4 << 20
+	segmentMin = 1 << 20
+	segmentMax = 1 << 30 // one read or write moves less than 2 GiB on Linux
+	// requestMin has room for a request of one key with its longest length.
+	requestMin = 128 << 10
+	// connectionsMax keeps descriptors and per-connection memory in reach.
+	connectionsMax = 65_536
+	sessionsMax    = 1 << 20
+	timeoutMin     = 10 * time.Millisecond
+	timeoutMax     = 24 * time.Hour
+	commitMin      = time.Millisecond
+	commitMax      = time.Hour
+)
+
+// setting is one row of the table: everything there is to know about one name.
+type setting struct {
+	// name is the key in a file and in `config`; the flag is the same with
+	// dashes, the variable the same in capitals behind RSKV_.
+	name string
+	doc  string
+	// live: `config` with "set" changes it while the daemon runs.
+	live bool
+	bind func(c *Config) value
+}
+
+// settings is the one table from which flags, variables, file keys, help and
+// the answers of `config` come.
+var settings = []setting{
+	{"config", "file with settings, in TOML; only as a flag or variable", false,
+		func(c *Config) value { return textValue{&c.ConfigFile, true} }},
+	{"dir", "directory of the store; created when missing", false,
+		func(c *Config) value { return textValue{&c.Dir, false} }},
+	{"socket", "path of the Unix socket", false,
+		func(c *Config) value { return textValue{&c.Socket, false} }},
+	{"socket_mode", "who may connect: the mode of the socket", false,
+		func(c *Config) value { return modeValue{&c.SocketMode} }},
+
+	{"io", "how the disk is reached: io_uring (uring), pread/pwrite (sync), or the better one this machine allows (auto)", false,
+		func(c *Config) value { return choiceValue{&c.IO, []string{"auto", "uring", "sync"}} }},
+	{"memory", "memory for index, log and I/O buffers together", false,
+		func(c *Config) value { return sizeValue[int64]{&c.Memory, memoryMin, memoryMax} }},
+	{"page_size", "page of the log, a power of two; fixed when the store is created", false,
+		func(c *Config) value { return sizeValue[int]{&c.PageSize, pageMin, pageMax} }},
+	{"segment_size", "size of one file of the log, a power of two; fixed when the store is created", false,
+		func(c *Config) value { return sizeValue[int64]{&c.SegmentSize, segmentMin, segmentMax} }},
+	{"commit_interval", "how often writes become durable by themselves; 0: only when a client asks", false,
+		func(c *Config) value { return spanValue{&c.CommitInterval, commitMin, commitMax} }},
+
+	{"max_key", "longest key", false,
+		func(c *Config) value { return sizeValue[int]{&c.Limits.Key, 1, ipc.MaxKey} }},
+	{"max_value", "longest value", false,
+		func(c *Config) value { return sizeValue[int]{&c.Limits.Value, 1, ipc.MaxValue} }},
+	{"max_request", "longest request as a whole", false,
+		func(c *Config) value { return sizeValue[int]{&c.Limits.Request, requestMin, ipc.MaxRequest} }},
+	{"max_answer", "longest answer as a whole", false,
+		func(c *Config) value { return sizeValue[int]{&c.Limits.Answer, requestMin, ipc.MaxAnswer} }},
+	{"max_keys", "keys in one mget, mput or mdel", false,
+		func(c *Config) value { return countValue{&c.Limits.Keys, 1, ipc.MaxKeys} }},
+	{"max_unanswered", "requests of one connection without an answer before it is not read on", false,
+		func(c *Config) value { return countValue{&c.Limits.Unanswered, 1, ipc.MaxUnanswered} }},
+	{"max_queued", "bytes of answers queued for one connection before it is not read on", false,
+		func(c *Config) value { return sizeValue[int]{&c.Limits.Queued, 1, ipc.MaxQueued} }},
+	{"max_queued_all", "bytes of answers queued for all connections before those with a queue are not read on", false,
+		func(c *Config) value { return sizeValue[int]{&c.Limits.QueuedAll, 1, ipc.MaxQueuedAll} }},
+	{"request_memory", "memory for requests longer than 64 KiB of all connections together, at least max_request", false,
+		func(c *Config) value { return sizeValue[int64]{&c.RequestMemory, requestMin, memoryMax} }},
+
+	{"max_connections", "connections at a time; more are answered Busy and closed", true,
+		func(c *Config) value { return countValue{&c.MaxConnections, 1, connectionsMax} }},
+	{"max_sessions", "sessions remembered; beyond it the one unused for longest is forgotten", true,
+		func(c *Config) value { return countValue{&c.MaxSessions, 1, sessionsMax} }},
+	{"request_timeout", "a connection that began a request and sends nothing more for that long is closed; 0: never", true,
+		func(c *Config) value { return spanValue{&c.RequestTimeout, timeoutMin, timeoutMax} }},
+	{"answer_timeout", "a connection that takes no byte of its waiting answers for that long is closed; 0: never", true,
+		func(c *Config) value { return spanValue{&c.AnswerTimeout, timeoutMin, timeoutMax} }},
+	{"drain_timeout", "how long a stopping daemon waits for requests in flight", true,
+		func(c *Config) value { return spanValue{&c.DrainTimeout, timeoutMin, timeoutMax} }},
+
+	{"log_level", "how much is logged to stderr", true,
+		func(c *Config) value { return levelValue{&c.LogLevel} }},
+	{"log_format", "text, or one JSON object a line", false,
+		func(c *Config) value { return choiceValue{&c.LogFormat, []string{"text", "json"}} }},
+}
+
+// settingByName finds a row by the name in files and `config`.
+func settingByName(name string) (setting, bool) {
+	for _, s := range settings {
+		if s.name == name {
+			return s, true
+		}
+	}
+	return setting{}, false
+}

@@ -1,0 +1,139 @@
+package daemon
+
+import (
+	"maps"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"rskv/ipc"
+)
+
+// counters are what the daemon counts since it started. All atomic: written by
+// the connections, a batch at a time, read by stats.
+type counters struct {
+	accepted   atomic.Uint64 // connections served
+	turnedAway atomic.Uint64 // connections refused for max_connections
+	broken     atomic.Uint64 // streams that could not be resynchronised
+	timeouts   atomic.Uint64 // connections closed by request_timeout or answer_timeout
+	refused    atomic.Uint64 // requests answered with an error
+	heldUp     atomic.Uint64 // times a connection was not read on for its bounds
+	commits    atomic.Uint64 // commits asked for by connections
+	bytesIn    atomic.Uint64
+	bytesOut   atomic.Uint64
+	methods    [methodCount]atomic.Uint64
+}
+
+// tally adds what a batch has counted by itself.
+func (n *counters) tally(batch *[methodCount]uint32) {
+	for i, v := range batch {
+		if v > 0 {
+			n.methods[i].Add(uint64(v))
+			batch[i] = 0
+		}
+	}
+}
+
+// appendStats appends the map that stats answers with: names and numbers or
+// strings, no nesting. daemon_ is the daemon's own, engine_ the store's.
+func (s *server) appendStats(dst []byte) []byte {
+	all := s.stats()
+	dst = ipc.AppendMapHeader(dst, len(all))
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		dst = appendScalar(ipc.AppendStr(dst, name), all[name])
+	}
+	return dst
+}
+
+func appendScalar(dst []byte, v any) []byte {
+	switch v := v.(type) {
+	case string:
+		return ipc.AppendStr(dst, v)
+	case bool:
+		return ipc.AppendBool(dst, v)
+	case int:
+		return ipc.AppendInt(dst, int64(v))
+	case int64:
+		return ipc.AppendInt(dst, v)
+	case uint64:
+		return ipc.AppendUint(dst, v)
+	case float64:
+		return ipc.AppendFloat(dst, v)
+	}
+	return ipc.AppendNil(dst)
+}
+
+func (s *server) stats() map[string]any {
+	s.mu.Lock()
+	connections := len(s.mu.conns)
+	s.mu.Unlock()
+	cfg, n := s.settings(), &s.count
+	all := map[string]any{
+		"version":                     Version(),
+		"daemon_uptime_seconds":       time.Since(s.started).Seconds(),
+		"daemon_connections":          connections,
+		"daemon_connections_accepted": n.accepted.Load(),
+		"daemon_connections_refused":  n.turnedAway.Load(),
+		"daemon_connections_broken":   n.broken.Load(),
+		"daemon_connections_late":     n.timeouts.Load(),
+		"daemon_connections_held_up":  n.heldUp.Load(),
+		"daemon_sessions":             s.sessions.count(),
+		"daemon_requests_refused":     n.refused.Load(),
+		"daemon_commits_asked":        n.commits.Load(),
+		"daemon_bytes_in":             n.bytesIn.Load(),
+		"daemon_bytes_out":            n.bytesOut.Load(),
+		"daemon_queued_bytes":         s.queued.Load(),
+		"daemon_request_memory_used":  cfg.RequestMemory - s.requests.left(),
+		"daemon_goroutines":           runtime.NumGoroutine(),
+	}
+	total := uint64(0)
+	for _, m := range append([]ipc.Method{ipc.MethodUnknown}, ipc.Methods()...) {
+		v := n.methods[m].Load()
+		all["daemon_requests_"+m.String()] = v
+		total += v
+	}
+	all["daemon_requests"] = total
+	info := s.store.Info()
+	all["io_backend"], all["io_why"], all["io_direct"] = info.Backend, info.Why, info.Direct
+	s.storeStats(all)
+	return all
+}
+
+// storeStats adds every counter of the engine under its own name.
+func (s *server) storeStats(all map[string]any) {
+	all["engine_keys"] = s.store.Len()
+	flatten(all, "engine", reflect.ValueOf(s.store.Stats()))
+}
+
+// flatten adds the fields of a struct to all, each under the name of its json
+// tag behind prefix, those of structs inside it too. Other types than numbers,
+// bools and strings have no place in a flat map and are left out.
+func flatten(all map[string]any, prefix string, v reflect.Value) {
+	for field, value := range v.Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		if !field.IsExported() || name == "-" {
+			continue
+		}
+		if name == "" {
+			name = strings.ToLower(field.Name)
+		}
+		name = prefix + "_" + name
+		switch {
+		case value.Kind() == reflect.Struct:
+			flatten(all, name, value)
+		case value.CanInt():
+			all[name] = value.Int()
+		case value.CanUint():
+			all[name] = value.Uint()
+		case value.CanFloat():
+			all[name] = value.Float()
+		case value.Kind() == reflect.Bool:
+			all[name] = value.Bool()
+		case value.Kind() == reflect.String:
+			all[name] = value.String()
+		}
+	}
+}
