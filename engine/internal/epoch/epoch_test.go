@@ -139,6 +139,44 @@ func TestDomain_Drain_StopsAtTheFirstHeldUp(t *testing.T) {
 	b.Exit()
 }
 
+// The last slot could leave just when another goroutine has looked and found it
+// in the way: the action would wait although everybody has gone.
+func TestDomain_Exit_MeetsDrainer(t *testing.T) {
+	rounds := 60_000
+	if testing.Short() {
+		rounds = 20_000
+	}
+	d := New()
+	a, b := d.Register(), d.Register()
+	var turn, done atomic.Int64 // the round b may leave in; the round it has left in
+	go func() {
+		for r := int64(1); r <= int64(rounds); r++ {
+			for turn.Load() < r {
+				runtime.Gosched()
+			}
+			for range r % 16 { // shift the moment a little
+				turn.Load()
+			}
+			b.Exit()
+			done.Store(r)
+		}
+	}()
+	runs := 0
+	for r := int64(1); r <= int64(rounds); r++ {
+		a.Enter()
+		d.Bump(func() { runs++ })
+		b.Enter()
+		d.Bump(func() { runs++ })
+		turn.Store(r)
+		a.Exit()
+		for done.Load() < r {
+			runtime.Gosched()
+		}
+		require.Zero(t, d.Pending(), "round %d", r)
+	}
+	require.Equal(t, 2*rounds, runs)
+}
+
 // A released slot could be handed to two owners, or be released while in use.
 func TestSlot_Release(t *testing.T) {
 	d := New()

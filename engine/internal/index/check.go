@@ -43,8 +43,8 @@ func (x *Index) Range(yield func(hash, entry uint64) bool) {
 		for b := x.home(home); b != nil; b = x.next(b) {
 			for i := range bucketEntries {
 				e := atomic.LoadUint64(&b[i])
-				if e&tentative != 0 || Address(e) < record.FirstAddr {
-					continue
+				if Address(e) < record.FirstAddr {
+					continue // free, or a chain without records; tentative ones are such
 				}
 				if !yield(home|e>>tagShift<<x.anchor, e) {
 					return

@@ -109,6 +109,20 @@ func TestIndex_Find_TagZero(t *testing.T) {
 	require.NoError(t, x.Check())
 }
 
+// The same in the overflow buckets, where a free word stands before the entry.
+func TestIndex_Find_TagZeroInOverflow(t *testing.T) {
+	x := newIndex(t, 0, 4)
+	for tag := range uint64(bucketEntries + 2) {
+		set(t, x, (tag+1)%(bucketEntries+2), record.Addr(100+tag))
+	}
+	slot, e := x.Find(0)
+	require.Equal(t, record.Addr(100+bucketEntries+1), Address(e))
+	require.Same(t, &x.pool.bucket(1)[1], slot)
+	atomic.StoreUint64(&x.pool.bucket(1)[0], 0)
+	_, again := x.Find(0)
+	require.Equal(t, e, again)
+}
+
 // A tentative entry belongs to its creator; a Find that returned it would let
 // somebody link a record that vanishes when the creator gives way.
 func TestIndex_Find_IgnoresTentative(t *testing.T) {
@@ -329,6 +343,40 @@ func TestPool_TakePut(t *testing.T) {
 	}
 	_, ok := p.take()
 	require.False(t, ok)
+}
+
+// The loser of a race to extend a row could leak its bucket, or report a full
+// pool although the row has just been extended with the last one.
+func TestIndex_Extend_LostRace(t *testing.T) {
+	x := newIndex(t, 1, 2)
+	last := x.home(1)
+	require.NoError(t, x.extend(last))
+	require.NoError(t, x.extend(last))
+	require.EqualValues(t, 1, x.Stats().OverflowUsed)
+	require.NoError(t, x.Check())
+	require.NoError(t, x.extend(x.home(0)))
+	require.NoError(t, x.extend(last), "the pool is empty, but the row has been extended")
+	require.ErrorIs(t, x.extend(x.pool.bucket(1)), ErrFull)
+	require.NoError(t, x.Check())
+}
+
+// A taker that read the top of the stack, and slept while that bucket was taken
+// and came back over another, could install a link that is no longer true.
+func TestPool_TopNeverRepeats(t *testing.T) {
+	var p pool
+	require.NoError(t, p.open(2))
+	defer func() { require.NoError(t, p.close()) }()
+	a, _ := p.take()
+	b, _ := p.take()
+	p.put(a)
+	p.put(b)
+	before := p.returned.Load()
+	first, _ := p.take()
+	second, _ := p.take()
+	require.Equal(t, []uint64{b, a}, []uint64{first, second})
+	p.put(b)
+	require.Equal(t, before&0xffffffff, p.returned.Load()&0xffffffff)
+	require.NotEqual(t, before, p.returned.Load())
 }
 
 // When no overflow bucket is left, nothing already there may suffer, and rows

@@ -24,9 +24,9 @@ type pool struct {
 	// fresh is the number of buckets ever taken from the range. Atomic.
 	fresh atomic.Uint64
 	// returned is the top of the stack of unneeded buckets: the number in the
-	// low half, 0 if empty, and in the high half a count of changes, without
-	// which a bucket that went and came back would look as if nothing had
-	// happened. The link is the overflow word of the bucket. Atomic.
+	// low half, 0 if empty, and in the high half the number of times one was put
+	// there, without which a bucket that went and came back would look as if
+	// nothing had happened. The link is the overflow word of the bucket. Atomic.
 	returned atomic.Uint64
 	// idle is the number of buckets on the stack. Atomic, exact when quiet.
 	idle atomic.Int64
@@ -74,7 +74,7 @@ func (p *pool) take() (uint64, bool) {
 		// If somebody else takes n first, what is read here may be anything,
 		// and the swap fails.
 		below := atomic.LoadUint64(link)
-		if p.returned.CompareAndSwap(top, (top>>32+1)<<32|below&math.MaxUint32) {
+		if p.returned.CompareAndSwap(top, top&^math.MaxUint32|below&math.MaxUint32) {
 			p.idle.Add(-1)
 			atomic.StoreUint64(link, 0)
 			return n, true
