@@ -41,6 +41,8 @@ type Store struct {
 	commit committer
 	flush  taskRef
 
+	checkpoint sync.Mutex // one checkpoint at a time; also held to list them
+
 	mu struct {
 		sync.Mutex
 		manifest *manifest.Manifest

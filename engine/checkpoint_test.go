@@ -1,0 +1,46 @@
+package engine
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestStore_Checkpoints: a checkpoint forgets its cookie, or old ones pile up.
+func TestStore_Checkpoints(t *testing.T) {
+	s := openTest(t, t.TempDir(), nil)
+	defer func() { require.NoError(t, s.Close()) }()
+	n := s.NewSession()
+	defer n.Close()
+	var last uint64
+	for i := range checkpointsKept + 2 {
+		require.NoError(t, n.Put([]byte("key"), []byte{byte(i)}))
+		info, err := s.Checkpoint(context.Background(), CheckpointOptions{Kind: LogCheckpoint, Cookie: []byte{7, byte(i)}})
+		require.NoError(t, err)
+		require.Greater(t, info.Version, last)
+		require.EqualValues(t, 1, info.Keys)
+		last = info.Version
+	}
+	list, err := s.Checkpoints()
+	require.NoError(t, err)
+	require.Len(t, list, checkpointsKept)
+	require.Equal(t, last, list[0].Version)
+	require.Equal(t, []byte{7, checkpointsKept + 1}, list[0].Cookie)
+	_, err = s.Checkpoint(context.Background(), CheckpointOptions{Kind: 9})
+	require.ErrorIs(t, err, ErrBadCheckpoint)
+}
+
+// TestCheckpoint_Damaged: a flipped bit in the metadata goes unnoticed.
+func TestCheckpoint_Damaged(t *testing.T) {
+	info := CheckpointInfo{Version: 3, Kind: LogCheckpoint, Tail: 4096, Cookie: []byte("cookie")}
+	good := info.encode()
+	_, err := decodeCheckpoint(good)
+	require.NoError(t, err)
+	for i := range good {
+		bad := append([]byte(nil), good...)
+		bad[i] ^= 1
+		_, err := decodeCheckpoint(bad)
+		require.Error(t, err, "byte %d", i)
+	}
+}
