@@ -94,7 +94,12 @@ func (c *counters) hold(d time.Duration) {
 // tally counts what a session does until it is flushed into the counters.
 type tally struct {
 	inPlace, appended, retries uint64
+	hot                        uint64 // reads that no batch counts
 }
+
+// hotFlush is how many single reads a session counts for itself before it adds
+// them to the store's.
+const hotFlush = 64
 
 func (t *tally) flush(c *counters, ops []Op) {
 	writes := uint64(0)
@@ -103,7 +108,7 @@ func (t *tally) flush(c *counters, ops []Op) {
 			writes++
 		}
 	}
-	if reads := uint64(len(ops)) - writes; reads > 0 {
+	if reads := uint64(len(ops)) - writes + t.hot; reads > 0 {
 		c.reads.Add(reads)
 	}
 	if writes > 0 {

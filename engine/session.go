@@ -34,6 +34,8 @@ type Session struct {
 	ordered bool
 	back    bool // Do is running: answers go back into the caller's ops
 
+	single [1]Op // of the methods for one operation
+
 	inbox struct {
 		sync.Mutex
 		reads []*readOp // finished reads; guarded by the mutex
@@ -71,6 +73,7 @@ func (s *Session) Close() {
 		return
 	}
 	s.wait(func(*Op) {})
+	s.tally.flush(&s.store.stats, nil)
 	s.closed = true
 	s.slot.Release()
 	s.store.mu.Lock()
@@ -155,15 +158,20 @@ func (s *Session) Do(ops []Op) {
 	s.back = false
 }
 
+// one runs a single op, in memory that belongs to the session.
 func (s *Session) one(op *Op) error {
-	ops := [1]Op{*op}
-	s.Do(ops[:])
-	*op = ops[0]
+	s.single[0] = *op
+	s.Do(s.single[:])
+	*op = s.single[0]
+	s.single[0] = Op{}
 	return op.Err
 }
 
 // Get returns the value of key in dst[:0], grown if need be, or ErrNotFound.
 func (s *Session) Get(key, dst []byte) ([]byte, error) {
+	if v, ok := s.getHot(key, dst); ok {
+		return v, nil
+	}
 	op := Op{Kind: OpGet, Key: key, Value: dst}
 	if err := s.one(&op); err != nil {
 		return nil, err
