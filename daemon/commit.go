@@ -171,9 +171,7 @@ func (c *conn) helper() {
 		}
 		c.mu.Lock()
 		c.takeEvents()
-		if c.session.Pending() > 0 {
-			c.session.Complete(c.unpark)
-		}
+		c.takeCompletions()
 		c.settle()
 		if c.flight.unanswered == 0 {
 			c.trim()
@@ -182,6 +180,19 @@ func (c *conn) helper() {
 		c.changed.Broadcast()
 		c.mu.Unlock()
 		c.flush()
+	}
+}
+
+// takeCompletions answers every operation that has waited and is done. The
+// engine keeps what it hands out until the next call, large values out of a
+// budget that all share, so the last call is one that hands out nothing.
+func (c *conn) takeCompletions() {
+	for handedOut := true; handedOut; {
+		handedOut = false
+		c.session.Complete(func(op *engine.Op) {
+			handedOut = true
+			c.unpark(op)
+		})
 	}
 }
 

@@ -16,10 +16,9 @@ import (
 const (
 	inputMin  = 4 << 10
 	readBytes = 64 << 10
-	// shrinkReads is after how many reads a large buffer that was not needed
-	// is given back; shrinkIdle after how long without any.
-	shrinkReads = 64
-	shrinkIdle  = time.Second
+	// shrinkAfter is how long a large buffer is kept without a request that
+	// needs it: longer than the pauses of a client that is still at it.
+	shrinkAfter = time.Second
 )
 
 // input holds what was read and not yet taken up. Owned by the reader.
@@ -30,12 +29,11 @@ type input struct {
 	buf        []byte
 	begin, end int
 	splitter   ipc.Splitter
-	limit      int   // longest request
-	held       int64 // taken from the shared budget for buf
-	timed      bool  // a read deadline is set
-	filled     bool  // the last read filled buf: the client has more
-	largest    int   // longest request since the last look at the buffer's size
-	reads      int   // since then
+	limit      int       // longest request
+	held       int64     // taken from the shared budget for buf
+	needed     time.Time // while held > 0: when a request last needed so much
+	timed      bool      // a read deadline is set
+	filled     bool      // the last read filled buf: the client has more
 }
 
 func (in *input) init(limit int) {
@@ -53,7 +51,9 @@ func (in *input) next() ([]byte, *ipc.Error) {
 	}
 	message := in.buf[in.begin : in.begin+n : in.begin+n]
 	in.begin += n
-	in.largest = max(in.largest, n)
+	if in.held > 0 && n > len(in.buf)/4 {
+		in.needed = time.Now()
+	}
 	return message, nil
 }
 
@@ -111,7 +111,7 @@ func (c *conn) readDeadline() time.Duration {
 	case c.in.partial():
 		wait = c.server.settings().RequestTimeout
 	case c.in.held > 0:
-		wait = shrinkIdle
+		wait = shrinkAfter
 	}
 	if wait == 0 {
 		if c.in.timed {
@@ -129,14 +129,10 @@ func (c *conn) readDeadline() time.Duration {
 // reports whether the connection may go on.
 func (c *conn) makeRoom() bool {
 	in := &c.in
-	in.reads++
-	if in.reads >= shrinkReads {
-		if in.held > 0 && in.largest < len(in.buf)/4 && in.end-in.begin < readBytes/2 {
-			in.resize(readBytes, c.server.requests)
-		}
-		in.reads, in.largest = 0, 0
-	}
 	unread := in.end - in.begin
+	if in.held > 0 && unread < readBytes/2 && time.Since(in.needed) > shrinkAfter {
+		in.resize(readBytes, c.server.requests)
+	}
 	if in.begin > 0 && (unread == 0 || len(in.buf)-in.end < len(in.buf)/2) {
 		copy(in.buf, in.buf[in.begin:in.end])
 		in.begin, in.end = 0, unread
@@ -167,6 +163,7 @@ func (c *conn) growInput(size int) bool {
 		return false
 	}
 	c.in.held += need
+	c.in.needed = time.Now()
 	c.in.replace(size)
 	return true
 }

@@ -81,7 +81,9 @@ func TestDaemon_BadInput(t *testing.T) {
 	other := d.dial()
 	other.want(true, "put", []byte("k"), []byte("v"))
 	before := heap()
-	nested := func(form byte, n int) []byte { return append([]byte{0x94, 0, 1, 0xa3, 'g', 'e', 't'}, bytes.Repeat([]byte{form}, n)...) }
+	nested := func(form byte, n int) []byte {
+		return append([]byte{0x94, 0, 1, 0xa3, 'g', 'e', 't'}, bytes.Repeat([]byte{form}, n)...)
+	}
 	for name, b := range map[string][]byte{
 		"array of four billion":   {0xdd, 0xff, 0xff, 0xff, 0xff},
 		"map of four billion":     {0xdf, 0xff, 0xff, 0xff, 0xff},
