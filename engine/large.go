@@ -114,16 +114,25 @@ func (b *largeBudget) give(n int64) {
 
 var errChunkList = errors.New("list of chunks is inconsistent")
 
-// pendLarge makes op wait for the chunks that the plan's observation lists.
+// pendLarge makes op wait for the chunks that the plan's observation lists. Even
+// if all of them are in memory, Complete collects them: Start hands nothing out.
 func (s *Session) pendLarge(op *Op, hash uint64) {
 	seen := s.plan.seen
 	p := s.newPending(op, hash)
 	p.begin = s.begin
-	s.startLarge(p, seen, nil)
+	p.listChunks(seen)
+	s.queue.hungry = append(s.queue.hungry, p)
+	s.signal()
 }
 
 // startLarge begins to collect the chunks listed in seen.value.
 func (s *Session) startLarge(p *pendingOp, seen observation, fn func(*Op)) {
+	p.listChunks(seen)
+	s.collectChunks(p, fn)
+}
+
+// listChunks reads the list of chunks in seen.value.
+func (p *pendingOp) listChunks(seen observation) {
 	list := seen.value
 	seen.value = nil
 	a := &assembly{seen: seen}
@@ -135,8 +144,6 @@ func (s *Session) startLarge(p *pendingOp, seen observation, fn func(*Op)) {
 	n := (total + chunkBytes - 1) / chunkBytes
 	if total <= 0 || total > MaxValueDefault || len(list) != 8+8*n {
 		p.op.Err = corrupt("value in chunks", seen.addr, errChunkList)
-		s.queue.hungry = append(s.queue.hungry, p) // finished by the next Complete
-		s.signal()
 		return
 	}
 	for i := range n {
@@ -144,7 +151,6 @@ func (s *Session) startLarge(p *pendingOp, seen observation, fn func(*Op)) {
 	}
 	a.missing = n
 	a.granted = -int64(total) // wanted
-	s.collectChunks(p, fn)
 }
 
 // collectChunks goes on collecting. Chunks in memory are copied, the others read.

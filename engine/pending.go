@@ -585,9 +585,10 @@ func (s *Session) finish(p *pendingOp, fn func(*Op)) {
 		if p.op.writes() {
 			p.back.Value = value
 		}
-	} else if fn != nil {
+	} else {
 		fn(&p.op)
 	}
+	s.dropLarge(p) // the value is the caller's now
 	q.retired = append(q.retired, p)
 }
 
@@ -595,7 +596,6 @@ func (s *Session) finish(p *pendingOp, fn func(*Op)) {
 func (s *Session) recycle() {
 	q := &s.queue
 	for i, p := range q.retired {
-		s.dropLarge(p)
 		if cap(p.value) > arenaKeep || cap(p.bytes) > arenaKeep {
 			*p = pendingOp{}
 		}
