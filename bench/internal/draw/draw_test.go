@@ -1,0 +1,99 @@
+package draw
+
+import (
+	"math"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A skewed "uniform" load measures the processor's cache instead of the store.
+func TestUniform_EveryKeyAlike(t *testing.T) {
+	const n, draws = 100, 1_000_000
+	counts := histogram(t, NewUniform(n, 1), n, draws)
+	for key, c := range counts {
+		// The standard deviation is 100; six of them do not happen.
+		require.InDelta(t, draws/n, c, 600, "key %d", key)
+	}
+}
+
+// A zipf whose head is too light or too heavy makes figures that cannot be
+// compared with anybody's.
+func TestZipf_Weights(t *testing.T) {
+	const n, draws, theta = 1000, 1_000_000, 0.99
+	z := NewZipf(n, theta, 7)
+	counts := make([]float64, n)
+	for range draws {
+		counts[z.rank()]++
+	}
+	sum := 0.0
+	for i := 1; i <= n; i++ {
+		sum += math.Pow(float64(i), -theta)
+	}
+	// Ranks 0 and 1 are exact; the others come from a curve laid through them.
+	for rank, tolerance := range map[int]float64{0: 0.02, 1: 0.02, 9: 0.2, 99: 0.2} {
+		want := draws * math.Pow(float64(rank+1), -theta) / sum
+		require.InEpsilon(t, want, counts[rank], tolerance, "rank %d", rank)
+	}
+}
+
+// Hot keys in a row share cache lines and flatter the store.
+func TestZipf_HotKeysAreScattered(t *testing.T) {
+	const n = 10_000
+	counts := histogram(t, NewZipf(n, 0.99, 3), n, 200_000)
+	var hot []int
+	for key, c := range counts {
+		if c > 1000 {
+			hot = append(hot, key)
+		}
+	}
+	require.Greater(t, len(hot), 5)
+	neighbours := 0
+	for i := 1; i < len(hot); i++ {
+		if hot[i]-hot[i-1] == 1 {
+			neighbours++
+		}
+	}
+	// By chance there may be one such pair, unscattered all of them would be.
+	require.LessOrEqual(t, neighbours, 1)
+	require.Greater(t, hot[len(hot)-1]-hot[0], n/2)
+}
+
+// Two goroutines with the same draws would warm the cache for each other.
+func TestZipf_ReseededDiffers(t *testing.T) {
+	z := NewZipf(1000, 0.99, 1)
+	var a, b, again [64]uint64
+	z.Reseeded(5).Fill(a[:])
+	z.Reseeded(6).Fill(b[:])
+	z.Reseeded(5).Fill(again[:])
+	require.NotEqual(t, a, b)
+	require.Equal(t, a, again)
+}
+
+// An off-by-one at the wrap would read past the table or skip a number.
+func TestReplay_Wraps(t *testing.T) {
+	var want, got [12]uint64
+	NewUniform(50, 9).Fill(want[:5])
+	copy(want[5:], want[:5])
+	copy(want[10:], want[:2])
+	r := NewReplay(NewUniform(50, 9), 5)
+	r.Fill(got[:3])
+	r.Fill(got[3:])
+	require.Equal(t, want, got)
+}
+
+func histogram(t *testing.T, s Source, n, draws int) []int {
+	t.Helper()
+	counts := make([]int, n)
+	buf := make([]uint64, 1000)
+	for drawn := 0; drawn < draws; drawn += len(buf) {
+		s.Fill(buf)
+		for _, x := range buf {
+			if x >= uint64(n) {
+				t.Fatalf("drew %d of %d keys", x, n)
+			}
+			counts[x]++
+		}
+	}
+	return counts
+}

@@ -1,0 +1,192 @@
+package measure
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// Report is a whole run.
+type Report struct {
+	Date    time.Time `json:"date"`
+	Command []string  `json:"command"`
+	Machine Machine   `json:"machine"`
+	Commit  string    `json:"commit,omitempty"` // of the source, where the build knows it
+	Rounds  int       `json:"rounds"`
+	Rows    []*Row    `json:"rows"`
+}
+
+// Machine is where it ran.
+type Machine struct {
+	Processor string `json:"processor"`
+	Cores     int    `json:"cores"`
+	Memory    string `json:"memory,omitempty"`
+	System    string `json:"system"`
+	Go        string `json:"go"`
+	Load      string `json:"load,omitempty"` // load averages when it began
+}
+
+// NewReport describes this run and this machine.
+func NewReport(rounds int) *Report {
+	r := &Report{
+		Date: time.Now().UTC().Truncate(time.Second), Command: os.Args, Rounds: rounds,
+		Machine: Machine{
+			Processor: field("/proc/cpuinfo", "model name"), Cores: runtime.NumCPU(),
+			Memory: field("/proc/meminfo", "MemTotal"), Go: runtime.Version(),
+			System: runtime.GOOS + "/" + runtime.GOARCH,
+		},
+	}
+	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
+		r.Machine.System += " " + strings.TrimSpace(string(b))
+	}
+	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
+		if f := strings.Fields(string(b)); len(f) > 3 {
+			r.Machine.Load = strings.Join(f[:3], " ")
+		}
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			switch {
+			case s.Key == "vcs.revision":
+				r.Commit = s.Value + r.Commit
+			case s.Key == "vcs.modified" && s.Value == "true":
+				r.Commit += " and changes"
+			}
+		}
+	}
+	return r
+}
+
+// field returns what stands behind the first "name :" in a file, "" if nothing.
+func field(file, name string) string {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(b)) {
+		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == name {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+// Failed reports whether a row met a wrong answer.
+func (r *Report) Failed() bool {
+	for _, row := range r.Rows {
+		if row.Failed != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// WriteJSON writes everything, for programs.
+func (r *Report) WriteJSON(w io.Writer) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(r)
+}
+
+// WriteTable writes a table for people, group by group.
+func (r *Report) WriteTable(w io.Writer) error {
+	var out bytes.Buffer
+	m := r.Machine
+	fmt.Fprintf(&out, "%s\n%s, %d cores, %s, %s, %s; load %s\n", r.Date.Format(time.RFC3339),
+		m.Processor, m.Cores, m.Memory, m.System, m.Go, m.Load)
+	if r.Commit != "" {
+		fmt.Fprintf(&out, "source %s\n", r.Commit)
+	}
+	fmt.Fprintf(&out, "median of %d interleaved rounds [least-most]; ratios are taken round by round\n", r.Rounds)
+	for i := 0; i < len(r.Rows); {
+		n := i
+		for n < len(r.Rows) && r.Rows[n].Group == r.Rows[i].Group {
+			n++
+		}
+		writeGroup(&out, r.Rows[i:n])
+		i = n
+	}
+	_, err := out.WriteTo(w)
+	return err
+}
+
+func writeGroup(out *bytes.Buffer, rows []*Row) {
+	fmt.Fprintf(out, "\n%s\n", rows[0].Group)
+	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "  what\tmedian\tspread\tunit\thit\tcommit\tCPU/op\tratio\tto\ttarget")
+	for _, r := range rows {
+		fmt.Fprintf(tw, "  %s\t%s\n", r.Name, strings.Join(r.cells(), "\t"))
+	}
+	// Writing into a buffer cannot fail.
+	_ = tw.Flush()
+	said := ""
+	for _, r := range rows {
+		if r.Setting != said {
+			said = r.Setting
+			fmt.Fprintf(out, "  - %s: %s\n", r.Name, r.Setting)
+		}
+		for _, n := range r.Notes {
+			fmt.Fprintf(out, "  - %s: %s\n", r.Name, n)
+		}
+		if r.Missing != "" {
+			fmt.Fprintf(out, "  - %s: not measured: %s\n", r.Name, r.Missing)
+		}
+		if r.Failed != "" {
+			fmt.Fprintf(out, "  - %s: FAILED: %s\n", r.Name, r.Failed)
+		}
+	}
+}
+
+// cells are the columns of a row behind its name.
+func (r *Row) cells() []string {
+	if len(r.Rates) == 0 {
+		return []string{"-", "", r.Unit, "", r.Commit, "", "", "", ""}
+	}
+	c := []string{
+		number(r.Rate.Median), fmt.Sprintf("[%s-%s]", number(r.Rate.Min), number(r.Rate.Max)), r.Unit,
+		"", r.Commit, "", "", r.Against, "",
+	}
+	if r.Hit != nil {
+		c[3] = fmt.Sprintf("%.4g%%", *r.Hit*100)
+	}
+	if r.CPU != nil {
+		c[5] = duration(*r.CPU)
+	}
+	if r.Ratio != nil {
+		c[6] = fmt.Sprintf("%.2f [%.2f-%.2f]", r.Ratio.Median, r.Ratio.Min, r.Ratio.Max)
+	}
+	if met, known := r.Met(); known {
+		verdict := "missed"
+		if met {
+			verdict = "met"
+		}
+		c[8] = fmt.Sprintf("%g %s", *r.Target, verdict)
+	}
+	return c
+}
+
+// number prints three significant digits without an exponent.
+func number(x float64) string {
+	switch {
+	case x >= 100:
+		return fmt.Sprintf("%.0f", x)
+	case x >= 10:
+		return fmt.Sprintf("%.1f", x)
+	}
+	return fmt.Sprintf("%.2f", x)
+}
+
+// duration prints nanoseconds.
+func duration(ns float64) string {
+	if ns >= 1000 {
+		return number(ns/1000) + " us"
+	}
+	return number(ns) + " ns"
+}

@@ -1,0 +1,119 @@
+// Package measure runs measurements side by side and says what came out.
+//
+//	Row        one line of the report: what was measured, how, and the figures
+//	Interleave round 1: A B C   round 2: C B A   round 3: A B C ...
+//	Spread     median, least and most of the rounds
+//
+// The machines this runs on are shared and drift by a quarter and more within
+// minutes. A ratio is therefore taken round by round, between neighbours in
+// time, and the median of those is reported with its spread; an absolute figure
+// is worth what its own spread says.
+//
+// A row without figures says why in one sentence. A wrong answer is not a
+// figure: it fails the row and, in the end, the program.
+package measure
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// ErrWrong marks an answer that was not what had been stored.
+var ErrWrong = errors.New("wrong answer")
+
+// Row is one line of the report.
+type Row struct {
+	Group   string  `json:"group"`   // the part of the suite
+	Name    string  `json:"name"`    // what is done
+	Setting string  `json:"setting"` // how: sizes, counts, distribution
+	Commit  string  `json:"commit"`  // when what was written becomes durable
+	Unit    string  `json:"unit"`    // of Rates
+	Scale   float64 `json:"-"`       // operations a second in one Unit
+
+	Rates []float64 `json:"rates"` // one for each round
+	Rate  Spread    `json:"rate"`
+	Hit   *float64  `json:"hit,omitempty"`       // share of the reads that found their key
+	CPU   *float64  `json:"cpu_ns_op,omitempty"` // processor time of the measured side in ns an operation
+	P50   *float64  `json:"p50_us,omitempty"`    // of one operation
+	P99   *float64  `json:"p99_us,omitempty"`
+	Notes []string  `json:"notes,omitempty"`
+
+	Against string   `json:"against,omitempty"` // the Name of the row it is compared with
+	Ratio   *Spread  `json:"ratio,omitempty"`   // to that row, round by round
+	Target  *float64 `json:"target,omitempty"`  // least Ratio, or least Rate where there is no peer
+
+	Missing string `json:"missing,omitempty"` // why there are no figures
+	Failed  string `json:"failed,omitempty"`  // what was wrong
+
+	sum Sample
+}
+
+// Sample is what one round of one row did.
+type Sample struct {
+	Ops     uint64
+	Reads   uint64 // among Ops; 0: the hit ratio means nothing
+	Hits    uint64 // among Reads
+	Elapsed time.Duration
+	CPU     time.Duration // of the measured side; 0: not known
+}
+
+// add takes one round into the row.
+func (r *Row) add(s Sample) {
+	r.Rates = append(r.Rates, float64(s.Ops)/s.Elapsed.Seconds()/r.Scale)
+	r.sum.Ops += s.Ops
+	r.sum.Reads += s.Reads
+	r.sum.Hits += s.Hits
+	r.sum.CPU += s.CPU
+}
+
+// fail notes why the row has no further figures.
+func (r *Row) fail(err error) {
+	if errors.Is(err, ErrWrong) {
+		r.Failed = err.Error()
+		return
+	}
+	if r.Missing == "" {
+		r.Missing = err.Error()
+	}
+}
+
+// Note adds a sentence to the row.
+func (r *Row) Note(format string, args ...any) {
+	r.Notes = append(r.Notes, fmt.Sprintf(format, args...))
+}
+
+// Finish sums the rounds up, and compares with peer unless that is nil.
+func (r *Row) Finish(peer *Row) {
+	r.Rate = SpreadOf(r.Rates)
+	if r.sum.Reads > 0 {
+		hit := float64(r.sum.Hits) / float64(r.sum.Reads)
+		r.Hit = &hit
+	}
+	if r.sum.CPU > 0 && r.sum.Ops > 0 {
+		cpu := float64(r.sum.CPU) / float64(r.sum.Ops)
+		r.CPU = &cpu
+	}
+	if peer == nil {
+		return
+	}
+	r.Against = peer.Name
+	if ratios := Ratios(r.Rates, peer.Rates); len(ratios) > 0 {
+		s := SpreadOf(ratios)
+		r.Ratio = &s
+	}
+}
+
+// Met reports whether the target is reached; known is false if there is none, or
+// no figure to hold against it.
+func (r *Row) Met() (met, known bool) {
+	switch {
+	case r.Target == nil || len(r.Rates) == 0:
+		return false, false
+	case r.Against == "":
+		return r.Rate.Median >= *r.Target, true
+	case r.Ratio == nil:
+		return false, false
+	}
+	return r.Ratio.Median >= *r.Target, true
+}
