@@ -162,21 +162,30 @@ func (c *Client) serve(conn net.Conn) error {
 }
 
 // attach makes conn the connection in use and queues for it what outlived the one before it, in its
-// old order. It returns false if the client was closed.
+// old order, but for what was given up meanwhile. It returns false if the client was closed.
 func (c *Client) attach(conn net.Conn) bool {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.mu.closed {
+		c.mu.Unlock()
 		return false
 	}
 	c.mu.err, c.mu.conn, c.mu.up = nil, conn, true
 	c.mu.out = c.mu.out[:0]
 	c.mu.written = c.mu.queued
+	var gone []slot
 	for _, s := range c.inFlightLocked() {
 		o := &s.f.ops[s.i]
+		if s.f.givenUp.Load() {
+			gone = append(gone, c.freeSlotLocked(o.id))
+			continue
+		}
 		o.at, o.tries = c.mu.queued, o.tries+1
 		c.mu.out = append(c.mu.out, s.f.buf[o.start:o.end]...)
 		c.mu.queued += uint64(o.end - o.start)
+	}
+	c.mu.Unlock()
+	for _, s := range gone {
+		s.f.fail(int(s.i), ErrConnLost) // nobody waits for it
 	}
 	return true
 }
@@ -315,7 +324,7 @@ func (c *Client) lost(cause error) {
 		switch {
 		case c.sentLocked(o) && !o.again:
 			why = append(why, sent)
-		case s.f.givenUp.Load() || o.tries >= maxTries:
+		case o.tries >= maxTries:
 			why = append(why, notSent)
 		default:
 			continue
