@@ -100,7 +100,7 @@ func (w *walk) run(buf []byte, limit int) (n int, more bool, err error) {
 type form struct{ head, width, fixed, each uint8 }
 
 var formOf = [32]form{
-	formNil - formNil:      {head: 1},
+	0:                      {head: 1}, // nil
 	formFalse - formNil:    {head: 1},
 	formTrue - formNil:     {head: 1},
 	formBin8 - formNil:     {head: 2, width: 1},
