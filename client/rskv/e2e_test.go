@@ -1,0 +1,83 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// rskvd is a daemon as a process of its own.
+type rskvd struct {
+	cmd *exec.Cmd
+	log *bytes.Buffer // complete when the process has ended
+}
+
+// buildDaemon builds rskvd once for a test.
+func buildDaemon(t *testing.T) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "rskvd")
+	out, err := exec.Command("go", "build", "-tags", "giouring", "-ldflags=-checklinkname=0", "-o", program, "rskv/daemon/rskvd").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return program
+}
+
+// startDaemon starts program on dir and waits until it answers.
+func startDaemon(t *testing.T, program, dir, socket string) *rskvd {
+	t.Helper()
+	d := &rskvd{cmd: exec.Command(program, "--dir", dir, "--socket", socket, "--memory", "32MiB"), log: &bytes.Buffer{}}
+	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
+	require.NoError(t, d.cmd.Start())
+	t.Cleanup(func() {
+		if d.cmd.ProcessState == nil {
+			d.cmd.Process.Kill()
+			d.cmd.Wait()
+		}
+		if t.Failed() {
+			t.Logf("the daemon said:\n%s", d.log)
+		}
+	})
+	require.Eventually(t, func() bool { return rskv(t, socket, "", "ping").code == 0 }, 30*time.Second, 20*time.Millisecond)
+	return d
+}
+
+// stop ends the daemon as systemd would, and wants exit code 0.
+func (d *rskvd) stop(t *testing.T) {
+	t.Helper()
+	require.NoError(t, d.cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, d.cmd.Wait())
+}
+
+// The fake agrees with the tool because one person wrote both: the real daemon
+// must store, keep over a restart, and give back the same bytes.
+func TestRskvd_RoundTrip(t *testing.T) {
+	program, work := buildDaemon(t), t.TempDir()
+	src, dir, socket := filepath.Join(work, "src"), filepath.Join(work, "data"), filepath.Join(work, "s")
+	require.NoError(t, os.Mkdir(src, 0o755))
+	randomTree(t, src)
+
+	d := startDaemon(t, program, dir, socket)
+	r := rskv(t, socket, "", "import", "--verify", src)
+	require.Equal(t, 0, r.code, r.stderr)
+	require.Equal(t, result{0, "42\n", ""}, rskv(t, socket, "", "add", "counter", "42"))
+	require.Equal(t, result{1, "", ""}, rskv(t, socket, "", "get", "absent"))
+	require.Equal(t, result{0, "", ""}, rskv(t, socket, "", "sync"))
+	require.Contains(t, rskv(t, socket, "", "stats").stdout, "io_backend")
+	require.Contains(t, rskv(t, socket, "", "config").stdout, "memory 32MiB\n")
+	require.Contains(t, rskv(t, socket, "", "checkpoint", "--kind", "log").stdout, "checkpoint ")
+	d.stop(t)
+
+	d = startDaemon(t, program, dir, socket)
+	r = rskv(t, socket, "", "verify", src)
+	require.Equal(t, 0, r.code, r.stderr)
+	require.Equal(t, result{0, "43\n", ""}, rskv(t, socket, "", "add", "counter"))
+	tree := filepath.Join(work, "tree")
+	require.Equal(t, 0, rskv(t, socket, "", "export", tree, "--like", src).code)
+	require.Equal(t, 0, rskv(t, socket, "", "verify", tree).code)
+	d.stop(t)
+}
