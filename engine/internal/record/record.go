@@ -223,7 +223,7 @@ func Write(p unsafe.Pointer, w0, w1 uint64, key, value []byte) {
 		copy(unsafe.Slice((*byte)(unsafe.Add(p, HeaderSize)), len(key)), key)
 	}
 	end := ValueOffset(w0, w1) + len(value)
-	if e := end &^ 7; e < size-8 && e > HeaderSize {
+	if e := end &^ 7; e < size-8 {
 		*(*uint64)(unsafe.Add(p, e)) = 0
 	}
 	copy(unsafe.Slice((*byte)(unsafe.Add(p, end-len(value))), len(value)), value)
