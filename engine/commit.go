@@ -55,6 +55,8 @@ type committer struct {
 	serving []waiter    // of the commit under way
 	end     record.Addr // of the group under way
 	lastEnd record.Addr // of the last group cut
+	dataEnd record.Addr // of the last group cut that holds more than its commit record
+	told    record.Addr // what the last commit record says is durable
 	sync    ioring.Op
 	synced  atomic.Bool // the sync has answered
 	nextAt  int64       // clock time of the next commit nobody asked for
@@ -134,15 +136,12 @@ func (c *committer) begin() time.Duration {
 	if !dirty {
 		c.answer(nil)
 	}
-	interval := int64(s.opt.CommitInterval)
-	if len(c.serving) == 0 && (!dirty || interval < 0 || now < c.nextAt) {
-		if !dirty || interval < 0 {
-			c.nextAt = now + max(interval, 0)
-			return s.opt.CommitInterval
+	if len(c.serving) == 0 {
+		if wait := c.idle(now, dirty); wait != 0 {
+			return wait
 		}
-		return time.Duration(c.nextAt - now)
 	}
-	c.nextAt = now + max(interval, 0)
+	c.nextAt = now + int64(s.opt.CommitInterval)
 	if !c.cut() {
 		// No page for the commit record: the flusher wakes us when there is one.
 		c.waiting.Store(true)
@@ -155,6 +154,21 @@ func (c *committer) begin() time.Duration {
 	return 0
 }
 
+// idle says how long to wait when nobody asks for a commit; 0: not at all. When
+// nothing has been written since the last one, a last, empty commit follows,
+// which attests that it was durable: damage to it is then told from a torn tail.
+func (c *committer) idle(now int64, dirty bool) time.Duration {
+	interval := c.store.opt.CommitInterval
+	switch {
+	case interval < 0:
+		return -1
+	case !dirty && c.told >= c.dataEnd:
+		c.nextAt = now + int64(interval)
+		return interval
+	}
+	return time.Duration(max(c.nextAt-now, 0))
+}
+
 // fullWait bounds how long a commit that found no room waits before it looks
 // again.
 const fullWait = 10 * time.Millisecond
@@ -163,7 +177,10 @@ const fullWait = 10 * time.Millisecond
 func (c *committer) cut() (ok bool) {
 	s := c.store
 	clock := s.opt.Clock.Monotonic
+	dirty := false
 	action := func() {
+		dirty = s.log.Tail() > c.lastEnd
+		c.told = s.log.Durable()
 		c.encode(c.version.Load() + 1)
 		var end record.Addr
 		if _, end, ok = s.log.Cut(c.payload[:]); ok {
@@ -180,6 +197,9 @@ func (c *committer) cut() (ok bool) {
 	}
 	if ok {
 		c.lastEnd = c.end
+		if dirty {
+			c.dataEnd = c.end
+		}
 	}
 	return ok
 }

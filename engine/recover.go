@@ -67,26 +67,68 @@ func (s *Store) recover(m *manifest.Manifest) error {
 
 // findEnd returns the end of the last valid commit group of an open span, and
 // the first address that does not verify.
+//
+// What does not verify may be a torn tail or damage. Every commit record tells
+// up to where the log was durable when it was cut, so a valid one behind the
+// place, that says that the place was durable, makes it damage.
 func (s *Store) findEnd(m *manifest.Manifest, span manifest.Span) (end, seen record.Addr, err error) {
-	end = span.Start
 	r := s.newScan(m, span)
 	defer r.close()
+	end, _, err = r.lastCommit(span.Start)
+	if !errors.Is(err, errLogEnd) {
+		return 0, 0, err
+	}
+	seen, why := r.at, r.why
+	durable, err := r.attested()
+	if err != nil {
+		return 0, 0, err
+	}
+	if durable > seen {
+		return 0, 0, corrupt("committed log", seen, why)
+	}
+	return end, seen, nil
+}
+
+// lastCommit goes on to the end of the log, and returns the end of the last
+// commit group on the way, or end, and the highest address a commit record on
+// the way says is durable.
+func (r *scan) lastCommit(end record.Addr) (_, durable record.Addr, _ error) {
 	for {
 		a, w0, w1, body, err := r.next()
-		if errors.Is(err, errLogEnd) {
-			return end, r.at, nil
-		}
 		if err != nil {
-			return 0, 0, err
+			return end, durable, err
 		}
 		if isCommit(w0, w1) {
-			if _, err := decodeCommit(body, span.Generation); err != nil {
-				return 0, 0, corrupt("commit record", a, err)
+			c, err := decodeCommit(body, r.span.Generation)
+			if err != nil {
+				return end, durable, corrupt("commit record", a, err)
 			}
-			units := record.Addr(hlog.SectorSize / record.Unit)
-			end = (a + record.Addr(record.Size(w0, w1)/record.Unit) + units - 1) &^ (units - 1)
+			end = sectorEnd(a + record.Addr(record.Size(w0, w1)/record.Unit))
+			durable = max(durable, c.durable)
 		}
 	}
+}
+
+// attested looks for commit records behind the place where the scan ended, and
+// returns the highest address one of them says is durable. Records can be found
+// again at every sector border at which a group begins, and at every page.
+func (r *scan) attested() (highest record.Addr, err error) {
+	for at := sectorEnd(r.at + 1); at.Bytes() < r.limit(); at = sectorEnd(r.at + 1) {
+		r.at = at
+		_, durable, err := r.lastCommit(at)
+		if !errors.Is(err, errLogEnd) {
+			return 0, err
+		}
+		highest = max(highest, durable)
+		r.at = max(r.at, at)
+	}
+	return highest, nil
+}
+
+// sectorEnd rounds up to a sector border.
+func sectorEnd(a record.Addr) record.Addr {
+	const units = hlog.SectorSize / record.Unit
+	return (a + units - 1) &^ (units - 1)
 }
 
 func isCommit(w0, w1 uint64) bool {
@@ -140,6 +182,7 @@ func (s *Store) apply(a record.Addr, key []byte) error {
 type commitInfo struct {
 	version uint64
 	keys    int64
+	durable record.Addr // what was durable when it was cut
 }
 
 func decodeCommit(b []byte, generation uint64) (c commitInfo, err error) {
@@ -150,7 +193,7 @@ func decodeCommit(b []byte, generation uint64) (c commitInfo, err error) {
 	if g := le.Uint64(b[8:]); g != generation {
 		return c, fmt.Errorf("generation %d, expected %d", g, generation)
 	}
-	return commitInfo{version: le.Uint64(b[16:]), keys: int64(le.Uint64(b[40:]))}, nil
+	return commitInfo{version: le.Uint64(b[16:]), keys: int64(le.Uint64(b[40:])), durable: record.Addr(le.Uint64(b[32:]))}, nil
 }
 
 // errLogEnd ends a scan: the next bytes are not a record of this span.
