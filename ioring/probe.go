@@ -29,7 +29,7 @@ func explainSetup(err error) error {
 	case errors.Is(err, unix.EPERM):
 		return errors.New(explainForbidden(readSysctl("/proc/sys/kernel/io_uring_disabled")))
 	case errors.Is(err, unix.ENOMEM):
-		return errors.New("not enough memory for the ring: RLIMIT_MEMLOCK may be too small for this kernel")
+		return errors.New("no locked memory left for the ring (RLIMIT_MEMLOCK, shared by all processes of this user)")
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
 		return fmt.Errorf("no file descriptor left for the ring: %w", err)
 	}

@@ -23,14 +23,16 @@ const (
 	submitMax = 4
 	// reapMax is how many completions are copied at a time.
 	reapMax = 128
-	// spareEntries is room in the ring beside the ops: for the wake-up.
-	spareEntries = 8
 	// registerMax bounds the registered part of the staging memory, which is
 	// resident from the start: 2,048 reads of 4 KiB, and the usual
 	// RLIMIT_MEMLOCK.
 	registerMax = 8 << 20
 	// registerMin is the smallest part worth registering.
 	registerMin = 64 << 10
+	// memoryTries and memoryPause: the kernel gives the locked memory of a closed
+	// ring back a moment later, and until then a new one may find none.
+	memoryTries = 50
+	memoryPause = 4 * time.Millisecond
 	// retryPause is waited when the kernel has no memory for requests and no
 	// completion is there that could give some back.
 	retryPause = time.Millisecond
@@ -51,13 +53,15 @@ func newRing(d *disk, depth int) (backend, string, error) {
 	if err := probeFiles(d.volume); err != nil {
 		return nil, "", err
 	}
-	reads, err := startOwner(d, depth, d.buffers)
+	// The reads come second, because registering memory takes what RLIMIT_MEMLOCK
+	// has left.
+	writes, err := startOwner(d, depth, nil)
 	if err != nil {
 		return nil, "", err
 	}
-	writes, err := startOwner(d, depth, nil)
+	reads, err := startOwner(d, depth, d.buffers)
 	if err != nil {
-		reads.stop()
+		writes.stop()
 		return nil, "", err
 	}
 	return &ring{reads, writes}, reads.about, nil
@@ -90,7 +94,7 @@ type owner struct {
 
 	ring    *giouring.Ring
 	fixed   []byte   // registered memory, buffer index 0
-	slots   []slot   // as many as ops may be in flight: never more than CQ entries
+	slots   []slot   // as many as ops may be in flight; the CQ has twice that and so room for the wake-up
 	free    []uint32 // slots not in use
 	again   []uint32 // slots whose rest has to be submitted
 	waiting opList
@@ -136,7 +140,7 @@ func startOwner(d *disk, depth int, buffers *Buffers) (*owner, error) {
 		defer close(o.done)
 		defer unix.Close(fd)
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		ring, err := setupRing(uint32(depth + spareEntries))
+		ring, err := setupRing(uint32(depth))
 		if err != nil {
 			started <- err
 			return
@@ -165,7 +169,7 @@ func setupRing(entries uint32) (*giouring.Ring, error) {
 	var err error
 	for _, flags := range kinds {
 		ring := giouring.NewRing()
-		if err = ring.QueueInit(entries, flags); err == nil {
+		if err = patiently(func() error { return ring.QueueInit(entries, flags) }); err == nil {
 			return ring, nil
 		}
 		if !errors.Is(err, unix.EINVAL) {
@@ -173,6 +177,17 @@ func setupRing(entries uint32) (*giouring.Ring, error) {
 		}
 	}
 	return nil, err
+}
+
+// patiently repeats f while the kernel has no locked memory, for a fifth of a
+// second at most.
+func patiently(f func() error) error {
+	err := f()
+	for i := 1; i < memoryTries && errors.Is(err, unix.ENOMEM); i++ {
+		time.Sleep(memoryPause)
+		err = f()
+	}
+	return err
 }
 
 // register pins the front of the staging memory, where the small reads are.
@@ -463,7 +478,11 @@ func (o *owner) finish(op *Op, n int, err error) {
 
 // probeKernel makes a small ring and looks for the operations used here.
 func probeKernel() error {
-	probe, err := giouring.GetProbe()
+	var probe *giouring.Probe
+	err := patiently(func() (err error) {
+		probe, err = giouring.GetProbe()
+		return err
+	})
 	if err != nil {
 		return explainSetup(err)
 	}
@@ -503,7 +522,7 @@ func probeFiles(v *volume) error {
 
 func tryFile(file *os.File, block []byte) error {
 	ring := giouring.NewRing()
-	if err := ring.QueueInit(2, 0); err != nil {
+	if err := patiently(func() error { return ring.QueueInit(2, 0) }); err != nil {
 		return explainSetup(err)
 	}
 	defer ring.QueueExit()
