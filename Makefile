@@ -5,6 +5,8 @@ GO     ?= go
 PREFIX ?= /usr/local
 # More arguments for `go test`, e.g. make test TESTFLAGS='-count=1 -v'.
 TESTFLAGS ?=
+# More arguments for rskv-bench, e.g. make bench-quick BENCHFLAGS=--smoke.
+BENCHFLAGS ?=
 # giouring, the io_uring binding, links only with the linker's name check off.
 # Without these flags everything builds and runs too, on pread/pwrite.
 RING := -tags giouring -ldflags=-checklinkname=0
@@ -12,7 +14,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PROGRAMS := ./daemon/rskvd ./client/rskv $(if $(wildcard bench/rskv-bench/*.go),./bench/rskv-bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race check fuzz run demo install clean
+.PHONY: help build test race check fuzz run demo bench-quick install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -45,6 +47,9 @@ run: build ## start a daemon in the foreground, in a temporary directory
 
 demo: build ## import a data set larger than the memory, compare, restart, compare again
 	@GO="$(GO)" .ci/demo
+
+bench-quick: build ## the first figures beside redis-server and fio, in about three minutes
+	bin/rskv-bench quick $(BENCHFLAGS)
 
 install: build ## install the programs into $(DESTDIR)$(PREFIX)/bin
 	install -d $(DESTDIR)$(PREFIX)/bin

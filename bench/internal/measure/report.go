@@ -120,7 +120,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 func writeGroup(out *bytes.Buffer, rows []*Row) {
 	fmt.Fprintf(out, "\n%s\n", rows[0].Group)
 	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "  what\tmedian\tspread\tunit\thit\tcommit\tCPU/op\tratio\tto\ttarget")
+	fmt.Fprintln(tw, "  what\tmedian\tspread\tunit\thit\tcommit\tCPU/op\tratio\ttarget\tto")
 	for _, r := range rows {
 		fmt.Fprintf(tw, "  %s\t%s\n", r.Name, strings.Join(r.cells(), "\t"))
 	}
@@ -151,7 +151,7 @@ func (r *Row) cells() []string {
 	}
 	c := []string{
 		number(r.Rate.Median), fmt.Sprintf("[%s-%s]", number(r.Rate.Min), number(r.Rate.Max)), r.Unit,
-		"", r.Commit, "", "", r.Against, "",
+		"", r.Commit, "", "", "", r.Against,
 	}
 	if r.Hit != nil {
 		c[3] = fmt.Sprintf("%.4g%%", *r.Hit*100)
@@ -167,7 +167,7 @@ func (r *Row) cells() []string {
 		if met {
 			verdict = "met"
 		}
-		c[8] = fmt.Sprintf("%g %s", *r.Target, verdict)
+		c[7] = fmt.Sprintf("%g %s", *r.Target, verdict)
 	}
 	return c
 }

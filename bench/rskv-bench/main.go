@@ -1,0 +1,71 @@
+// Command rskv-bench measures rskv beside the programs people would use instead.
+//
+//	rskv-bench quick           the first figures, in about three minutes
+//	rskv-bench quick --smoke   the same, small: does it work at all
+//
+// main.go turns arguments into an exit code. quick.go runs the groups one after
+// another; each group is a file and makes rows:
+//
+//	engine.go    the engine in process, everything in memory
+//	socket.go    rskvd against redis-server, pipelined
+//	cold.go      the engine beyond its memory against fio
+//	durable.go   put with sync against redis-server's appendfsync always
+//	flush.go     pages written against fio
+//
+// Exit codes: 0 measured, also when a peer is missing or a target missed; 1 a
+// wrong answer or an error; 2 a wrong argument.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// errUsage marks a wrong argument.
+var errUsage = errors.New("usage")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is the program without its process.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := &cobra.Command{
+		Use:   "rskv-bench",
+		Short: "measure rskv beside redis-server and fio",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("%w: %q is not a command (rskv-bench help lists them)", errUsage, args[0])
+			}
+			return fmt.Errorf("%w: no command given (rskv-bench help lists them)", errUsage)
+		},
+		RunE:          func(*cobra.Command, []string) error { return nil },
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
+	root.AddCommand(quickCommand())
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(stderr, "rskv-bench:", err)
+	if errors.Is(err, errUsage) {
+		return 2
+	}
+	return 1
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"rskv/bench/internal/measure"
+)
+
+// A misspelt argument must be said and must not start minutes of load.
+func TestRun_WrongArguments(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "no command"},
+		{[]string{"slow"}, `"slow" is not a command`},
+		{[]string{"quick", "now"}, "takes no arguments"},
+		{[]string{"quick", "--fast"}, "--fast"},
+		{[]string{"quick", "--rounds", "-1"}, "--rounds -1"},
+		{[]string{"quick", "--rounds", "x"}, "--rounds"},
+		{[]string{"quick", "--only", "engine,moon"}, "--only moon"},
+	} {
+		var stdout, stderr bytes.Buffer
+		require.Equal(t, 2, run(t.Context(), c.args, &stdout, &stderr), "%q", c.args)
+		require.Contains(t, stderr.String(), c.want)
+		require.Empty(t, stdout.String())
+	}
+}
+
+// Help is an answer, not an error.
+func TestRun_Help(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	require.Zero(t, run(t.Context(), []string{"quick", "--help"}, &stdout, &stderr))
+	require.Contains(t, stdout.String(), "--smoke")
+	require.Contains(t, stdout.String(), "engine,socket,cold,durable,flush")
+}
+
+// On a machine without any peer the tool must still measure what it can, say of
+// every other row why it is empty, and leave nothing behind.
+func TestQuick_WithoutPeers(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	tiny := scale{
+		rounds: 2, round: 10 * time.Millisecond,
+		memoryKeys: 20_000, memoryBudget: 32 << 20,
+		socketKeys: 1000, socketBudget: 32 << 20, benchmarkOps: 1000,
+		coldBudget: 32 << 20, coldData: 48 << 20,
+		flushBudget: 32 << 20, flushData: 8 << 20,
+	}
+	old := smokeScale
+	smokeScale = tiny
+	t.Cleanup(func() { smokeScale = old })
+	dir := t.TempDir()
+	file := filepath.Join(t.TempDir(), "out.json")
+
+	var stdout, stderr bytes.Buffer
+	code := run(t.Context(), []string{"quick", "--smoke", "--dir", dir, "--json", file}, &stdout, &stderr)
+	require.Zero(t, code, "%s", stderr.String())
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, left)
+	require.Contains(t, stdout.String(), "get, 2 threads, batch of 32")
+	require.Contains(t, stdout.String(), "not measured: redis-server is not installed")
+
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	var report measure.Report
+	require.NoError(t, json.Unmarshal(text, &report))
+	measured := 0
+	for _, r := range report.Rows {
+		require.NotEmpty(t, r.Setting, r.Name)
+		require.NotEmpty(t, r.Commit, r.Name)
+		require.Empty(t, r.Failed, r.Name)
+		if r.Missing != "" {
+			require.Empty(t, r.Rates, r.Name)
+			continue
+		}
+		measured++
+		require.Len(t, r.Rates, 2, r.Name)
+		require.Positive(t, r.Rate.Min, r.Name)
+		if r.Hit != nil {
+			require.EqualValues(t, 1, *r.Hit, "%s: all keys were loaded", r.Name)
+		}
+	}
+	// Ten rows of the engine, the cold ones with pread/pwrite, and the flush.
+	require.GreaterOrEqual(t, measured, 13)
+}
