@@ -11,7 +11,7 @@ BENCHFLAGS ?=
 # Without these flags everything builds and runs too, on pread/pwrite.
 RING := -tags giouring -ldflags=-checklinkname=0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
-PROGRAMS := ./daemon/rskvd ./client/rskv $(if $(wildcard bench/rskv-bench/*.go),./bench/rskv-bench)
+PROGRAMS := ./daemon/rskvd ./client/rskv ./bench/rskv-bench
 
 .DEFAULT_GOAL := help
 .PHONY: help build test race check fuzz run demo bench-quick install clean

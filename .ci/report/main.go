@@ -3,7 +3,7 @@
 // tests, and fails when a test failed, when no test ran, or when a test was
 // skipped that the file given by -skips does not list with a reason.
 //
-// The skips file has one line a test: the stage (or *), the package and test as
+// The skips file has one line a test: the stage it holds for (or *), the package and test as
 // pkg.TestName (* matches within a name), and the reason, which may not be
 // empty. Lines that begin with # are comments.
 package main
