@@ -69,7 +69,7 @@ func (c *conn) replyValue(k *call, op *engine.Op) {
 	case !k.answered:
 	case !op.Found:
 		o.ready = ipc.AppendNilResult(o.ready, k.id)
-	case len(op.Value) > readBytes && c.spent():
+	case c.noRoomFor(len(op.Value)):
 		c.refuse(k, errAnswersSpent)
 	case len(op.Value)+frameRoom > c.limits.Answer:
 		c.refuse(k, answerTooLarge(c.limits.Answer))

@@ -5,21 +5,15 @@ import (
 	"rskv/ipc"
 )
 
-// Sizes of a batch. From about 16 operations on a batch hides the memory's
-// latency; 64 leave enough for that at the end of a burst, and hold others up
-// for microseconds only.
-const (
-	batchMax = 64
-	// batchBytes of values in one batch make the next one smaller: the values
-	// of a batch are all in memory before the first answer leaves.
-	batchBytes = 4 << 20
-)
+// batchMax is how many operations go to the engine at a time. From about 16 on
+// a batch hides the memory's latency; 64 leave enough for that at the end of a
+// burst, and hold others up for microseconds only.
+const batchMax = 64
 
 // batch is the operations that go to the engine next, with the call each
 // belongs to. Guarded by conn.mu.
 type batch struct {
 	n   int
-	max int // operations until it runs, 1..batchMax
 	ops [batchMax]engine.Op
 	// slots[i] is the place in flight.calls of the call of ops[i]. The batch
 	// owns these places; one whose operation has to wait for the disk is left
@@ -55,7 +49,29 @@ type flight struct {
 	// checkpoints under way.
 	unanswered int
 	bytes      int64 // keys and values of parked operations
+	reads      int   // parked operations that will bring a value
+	typical    int   // what such a value has been long of late, in bytes
 }
+
+// The length of values on disk is known only when they are there. A connection
+// begins with a guess that lets some 64 reads wait, enough for any disk; values
+// that turn out short soon let more.
+const (
+	typicalFirst = 256 << 10
+	typicalLeast = 512
+)
+
+// expected is about how many bytes the parked reads will bring.
+func (f *flight) expected() int { return f.reads * f.typical }
+
+// learn takes the length of a value that has come from disk.
+func (f *flight) learn(n int) {
+	f.reads--
+	f.typical = max(typicalLeast, f.typical+(n-f.typical)/8)
+}
+
+// brings reports whether the operation of a call brings a value.
+func (k *call) brings() bool { return k.method == ipc.MethodGet || k.method == ipc.MethodMGet }
 
 // place returns a place in calls.
 func (f *flight) place() uint32 {
@@ -69,7 +85,6 @@ func (f *flight) place() uint32 {
 }
 
 func (b *batch) init(c *conn) {
-	b.max = batchMax
 	for i := range b.slots {
 		b.slots[i] = c.flight.place()
 	}
@@ -78,7 +93,7 @@ func (b *batch) init(c *conn) {
 // add puts an operation into the batch for the caller to fill in, and runs the
 // batch first when it is full.
 func (c *conn) add(k call) *engine.Op {
-	if c.batch.n >= c.batch.max {
+	if c.batch.n == batchMax {
 		c.run()
 	}
 	b := &c.batch
@@ -100,7 +115,6 @@ func (c *conn) run() {
 	ops := b.ops[:b.n]
 	b.n = 0
 	c.session.Start(ops)
-	read := 0
 	for i := range ops {
 		op := &ops[i]
 		if op.Pending() {
@@ -108,23 +122,9 @@ func (c *conn) run() {
 			continue
 		}
 		c.complete(&c.flight.calls[b.slots[i]], op)
-		if op.Kind == engine.OpGet {
-			read += len(op.Value)
-		}
 		op.Key, op.Value, op.Old = nil, nil, nil
 	}
-	b.resize(read)
 	c.account()
-}
-
-// resize follows the size of the values that are being read.
-func (b *batch) resize(read int) {
-	switch {
-	case read > batchBytes:
-		b.max = max(1, b.max/4)
-	case b.max < batchMax && read < batchBytes/4:
-		b.max = min(batchMax, 2*b.max)
-	}
 }
 
 // park leaves the call of ops[i] in flight until the engine has completed it.
@@ -135,6 +135,9 @@ func (c *conn) park(i int, op *engine.Op) {
 	k.bytes = int64(len(op.Key) + len(op.Value) + len(op.Old))
 	if k.gather == nil && k.number > 0 {
 		c.writes.open(k.number)
+	}
+	if k.brings() {
+		c.flight.reads++
 	}
 	c.flight.unanswered++
 	c.flight.bytes += k.bytes
@@ -151,6 +154,9 @@ func (c *conn) unpark(op *engine.Op) {
 	c.flight.free = append(c.flight.free, slot)
 	c.flight.unanswered--
 	c.flight.bytes -= k.bytes
+	if k.brings() {
+		c.flight.learn(len(op.Value))
+	}
 	c.complete(&k, op)
 }
 

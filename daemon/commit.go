@@ -189,6 +189,7 @@ func (c *conn) helper() {
 func (c *conn) takeCompletions() {
 	for handedOut := true; handedOut; {
 		handedOut = false
+		c.pace()
 		c.session.Complete(func(op *engine.Op) {
 			handedOut = true
 			c.unpark(op)

@@ -79,6 +79,7 @@ func newConn(s *server, socket *net.UnixConn) (*conn, error) {
 	}
 	c.log = s.log.With("uid", c.peer.uid, "pid", c.peer.pid)
 	c.changed.L = &c.mu
+	c.flight.typical = typicalFirst
 	c.in.init(c.limits.Request)
 	c.batch.init(c)
 	c.output.init()
@@ -99,13 +100,13 @@ func (c *conn) serve() {
 // answers there are. It reports whether to go on reading.
 func (c *conn) consume() bool {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	goOn := c.takeUp()
 	c.run()
 	c.settle()
 	c.server.count.tally(&c.batch.counts)
-	c.mu.Unlock()
-	c.flush()
-	return goOn
+	c.unlocked(c.flush)
+	return goOn && (!c.overloaded() || c.awaitRoom())
 }
 
 // takeUp handles whole requests until none is left. It reports whether the
@@ -124,7 +125,7 @@ func (c *conn) takeUp() bool {
 			return false
 		}
 		c.handle()
-		if c.batch.n >= c.batch.max {
+		if c.batch.n == batchMax {
 			c.run()
 		}
 		if c.batch.n > 0 {
@@ -170,7 +171,7 @@ const (
 // overloaded reports whether a bound of the connection is reached.
 func (c *conn) overloaded() bool {
 	owed := c.owed()
-	return owed > c.limits.Queued ||
+	return owed+c.flight.expected() > c.limits.Queued ||
 		c.flight.unanswered >= c.limits.Unanswered ||
 		c.flight.bytes > parkedMax ||
 		owed > 0 && c.server.queued.Load() > int64(c.limits.QueuedAll)

@@ -82,7 +82,7 @@ func (c *conn) startGather(head call, n int) *gather {
 // nextPart is the call of one part. Before it, the parts that wait for the disk
 // are let below their bound.
 func (c *conn) nextPart(g *gather, i int) call {
-	if c.flight.unanswered > partsMax || c.flight.bytes > parkedMax {
+	if c.flight.unanswered > partsMax || c.flight.bytes > parkedMax || c.flight.expected() > c.limits.Queued {
 		c.run()
 		c.awaitParts()
 	}
@@ -95,7 +95,7 @@ func (c *conn) nextPart(g *gather, i int) call {
 // stops: a request that was begun is finished.
 func (c *conn) awaitParts() {
 	c.settle()
-	for c.flight.unanswered > partsMax/2 || c.flight.bytes > parkedMax {
+	for c.flight.unanswered > partsMax/2 || c.flight.bytes > parkedMax || c.flight.expected() > c.limits.Queued/2 {
 		c.changed.Wait()
 	}
 }
@@ -127,7 +127,7 @@ func (c *conn) gatherValue(g *gather, part int, op *engine.Op) {
 	switch {
 	case size > c.limits.Answer:
 		g.err = answerTooLarge(c.limits.Answer)
-	case size > flushBytes && c.spent():
+	case c.noRoomFor(size):
 		g.err = errAnswersSpent
 	default:
 		t.add(part, op.Found, op.Value)

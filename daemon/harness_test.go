@@ -15,6 +15,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 	"go.uber.org/goleak"
 
+	"rskv/ioring"
 	"rskv/ipc"
 )
 
@@ -56,13 +57,16 @@ func start(t testing.TB, change func(*Config)) *running {
 	return startWith(t, cfg)
 }
 
-func startWith(t testing.TB, cfg Config) *running {
+func startWith(t testing.TB, cfg Config) *running { return startOn(t, cfg, nil) }
+
+// startOn runs a daemon on a device instead of its directory, unless that is nil.
+func startOn(t testing.TB, cfg Config, device ioring.Device) *running {
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &running{t: t, cfg: cfg, cancel: cancel, ended: make(chan struct{}), log: &logBuffer{}}
 	ready := make(chan struct{})
 	go func() {
 		defer close(d.ended)
-		d.err = Run(ctx, cfg, Environment{Log: d.log, Ready: func() { close(ready) }})
+		d.err = Run(ctx, cfg, Environment{Log: d.log, Device: device, Ready: func() { close(ready) }})
 	}()
 	select {
 	case <-ready:

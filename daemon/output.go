@@ -59,10 +59,42 @@ func (c *conn) account() {
 	}
 }
 
-// spent reports whether the memory for answers of all connections is.
-func (c *conn) spent() bool { return c.server.queued.Load() > int64(c.limits.QueuedAll) }
+// noRoomFor reports whether an answer of n bytes has to be refused because the
+// memory for answers is spent, or half of it by this connection alone: only a
+// client can bring that about that asks for much that is on disk and does not
+// take it. Short answers are always given.
+func (c *conn) noRoomFor(n int) bool {
+	all := int64(c.limits.QueuedAll)
+	return n > readBytes && (c.server.queued.Load() > all || int64(c.owed()) > all/2)
+}
+
+// paceMax is how long completions wait for a client to take the answers before
+// them. They hold memory of the engine meanwhile, which others need.
+const paceMax = 250 * time.Millisecond
 
 var errAnswersSpent = &ipc.Error{Code: ipc.CodeBusy, Message: "the memory for answers (max_queued_all) is spent"}
+
+// pace waits until the answers that are queued are within their bound, but no
+// longer than paceMax: what comes from the disk is not to pile up before a
+// client that takes its answers.
+func (c *conn) pace() {
+	o := &c.output
+	if len(o.ready)+o.unsent <= c.limits.Queued {
+		return
+	}
+	c.unlocked(c.flush)
+	late := false
+	timer := time.AfterFunc(paceMax, func() {
+		c.mu.Lock()
+		late = true
+		c.changed.Broadcast()
+		c.mu.Unlock()
+	})
+	defer timer.Stop()
+	for len(o.ready)+o.unsent > c.limits.Queued && !c.dead && !late {
+		c.changed.Wait()
+	}
+}
 
 // flush sends what is ready, unless somebody is sending already: he will send
 // it. It never waits for the client. Called without the lock.

@@ -1,0 +1,357 @@
+package daemon
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"rskv/ioring"
+	"rskv/ioring/iotest"
+	"rskv/ipc"
+)
+
+// seeded is a source of random numbers that a failed test can be repeated with.
+func seeded(t *testing.T) *rand.Rand {
+	seed := iotest.Seed(t)
+	return rand.New(rand.NewPCG(seed, 1))
+}
+
+// faulty is a daemon on a device that can be made to fail or to wait, with
+// key00000... of 4 KiB each, of which the first ones are on disk only.
+type faulty struct {
+	*running
+	fault *iotest.Fault
+	keys  int
+}
+
+const coldValue = 4 << 10
+
+func startFaulty(t *testing.T) *faulty {
+	cfg := testConfig(t)
+	cfg.CommitInterval = 0
+	fault := iotest.NewFault(iotest.NewMem(iotest.MemOptions{SegmentSize: 16 << 20}), 1)
+	f := &faulty{startOn(t, cfg, fault), fault, 12_000} // 48 MiB, memory is 32
+	w := f.dial()
+	for i := 0; i < f.keys; i += 500 {
+		var pairs [][2][]byte
+		for j := i; j < i+500; j++ {
+			pairs = append(pairs, [2][]byte{coldKey(j), coldContent(j)})
+		}
+		w.want(int64(500), "mput", pairs)
+	}
+	require.NoError(t, w.conn.Close())
+	return f
+}
+
+func coldKey(i int) []byte { return fmt.Appendf(nil, "key%05d", i) }
+
+func coldContent(i int) []byte {
+	return bytes.Repeat(fmt.Appendf(nil, "%08d", i), coldValue/8)
+}
+
+// delay makes every operation of a kind wait, until it is called again.
+func (f *faulty) delay(kind ioring.OpKind, d time.Duration) (undo func()) {
+	return f.fault.Inject(iotest.Rule{Kind: kind, Delay: d})
+}
+
+// TestCold_Everything: a wrong, missing or doubled answer when most of the data
+// is on disk and completions come in any order.
+func TestCold_Everything(t *testing.T) {
+	f := startFaulty(t)
+	f.fault.Reorder(16)
+	rng := seeded(t)
+	w := f.dial()
+	const n = 4000
+	expect := map[uint32]func(any){}
+	var all []byte
+	for id := range uint32(n) {
+		i := rng.IntN(f.keys)
+		key, want := coldKey(i), coldContent(i)
+		switch rng.IntN(4) {
+		case 0, 1:
+			all = append(all, request(id, "get", key)...)
+			expect[id] = func(got any) { require.Equal(t, want, got) }
+		case 2:
+			j := rng.IntN(f.keys)
+			all = append(all, request(id, "mget", [][]byte{key, []byte("none"), coldKey(j), key})...)
+			expect[id] = func(got any) { require.Equal(t, []any{want, nil, coldContent(j), want}, got) }
+		case 3:
+			all = append(all, request(id, "exists", key)...)
+			expect[id] = func(got any) { require.Equal(t, true, got) }
+		}
+	}
+	go w.send(all)
+	for range n {
+		a := w.must()
+		require.Empty(t, a.code, a.reason)
+		require.Contains(t, expect, a.id)
+		expect[a.id](a.result)
+		delete(expect, a.id)
+	}
+	require.Greater(t, w.ask("stats").result.(map[string]any)["engine_cold_reads"], int64(100))
+
+	var keys [][]byte
+	for i := range f.keys {
+		keys = append(keys, coldKey(i))
+	}
+	got := w.ask("mget", keys).result.([]any)
+	for i := range keys {
+		require.True(t, bytes.Equal(coldContent(i), got[i].([]byte)), "key %d", i)
+	}
+	w.want(int64(f.keys), "mdel", append(keys, []byte("none")))
+	w.want(int64(0), "len")
+}
+
+// TestCold_SameKey: requests on one key that overtake one another because the
+// first waits for the disk.
+func TestCold_SameKey(t *testing.T) {
+	f := startFaulty(t)
+	undo := f.delay(ioring.Read, 20*time.Millisecond)
+	defer undo()
+	w := f.dial()
+	for i := range 50 {
+		k, old := coldKey(i), coldContent(i)
+		script := [][]byte{
+			request(0, "get", k), request(1, "append", k, []byte("!")), request(2, "get", k),
+			request(3, "del", k), request(4, "get", k), request(5, "put", k, []byte("new")), request(6, "get", k),
+			request(7, "cas", k, []byte("new"), []byte("newer")), request(8, "mget", [][]byte{k}),
+		}
+		want := []any{old, int64(coldValue + 1), append(bytes.Clone(old), '!'), true, nil, true, []byte("new"), true, []any{[]byte("newer")}}
+		w.send(bytes.Join(script, nil))
+		for range want {
+			a := w.must()
+			require.Equal(t, want[a.id], a.result, "key %d, request %d", i, a.id)
+		}
+	}
+}
+
+// TestCold_Overtaken: a read that waits for the disk and holds up hot requests
+// behind it, on its own connection or another.
+func TestCold_Overtaken(t *testing.T) {
+	f := startFaulty(t)
+	w, other := f.dial(), f.dial()
+	undo := f.delay(ioring.Read, time.Second)
+	w.send(append(request(1, "get", coldKey(0)), request(2, "get", coldKey(f.keys-1))...))
+	w.send(request(3, "ping"))
+	require.Equal(t, uint32(2), w.must().id)
+	require.Equal(t, uint32(3), w.must().id)
+	other.want("pong", "ping")
+	other.want(coldContent(f.keys-2), "get", coldKey(f.keys-2))
+	undo()
+	a := w.must()
+	require.Equal(t, uint32(1), a.id)
+	require.Equal(t, coldContent(0), a.result)
+}
+
+// TestCold_SyncWaits: an answer that promises durability before the disk has
+// said so, or that holds up what does not ask for it.
+func TestCold_SyncWaits(t *testing.T) {
+	f := startFaulty(t)
+	w := f.dial()
+	undo := f.delay(ioring.Sync, 300*time.Millisecond)
+	defer undo()
+	began := time.Now()
+	w.send(request(1, "put", []byte("a"), []byte("1"), opt{"sync": true}))
+	w.send(request(2, "put", []byte("b"), []byte("2")))
+	w.send(request(3, "sync"))
+	w.send(request(4, "get", []byte("a")))
+	require.Equal(t, uint32(2), w.must().id)
+	require.Equal(t, answer{id: 4, result: []byte("1")}, w.must())
+	require.Less(t, time.Since(began), 250*time.Millisecond)
+	require.ElementsMatch(t, []uint32{1, 3}, []uint32{w.must().id, w.must().id})
+	require.GreaterOrEqual(t, time.Since(began), 300*time.Millisecond)
+}
+
+// TestCold_SyncCoversPending: a sync that is answered while a write before it
+// still waits for the disk, or that tells its number too early.
+func TestCold_SyncCoversPending(t *testing.T) {
+	f := startFaulty(t)
+	w := f.dial()
+	id := w.hello(opt{})["session"]
+	undo := f.delay(ioring.Read, 200*time.Millisecond)
+	defer undo()
+	began := time.Now()
+	w.send(bytes.Join([][]byte{
+		request(11, "put", []byte("first"), []byte("1")),  // number 1
+		request(12, "append", coldKey(0), []byte("!")),    // 2, waits
+		request(13, "put", []byte("behind"), []byte("3")), // 3, waits behind it
+		request(14, "put", []byte("")),                    // 4, refused at once
+		request(15, "sync"),
+		request(16, "get", []byte("behind")),
+	}, nil))
+	order := []uint32{}
+	for range 6 {
+		a := w.must()
+		order = append(order, a.id)
+		if a.id == 15 {
+			require.Equal(t, opt{"durable": int64(4)}, a.result)
+			require.GreaterOrEqual(t, time.Since(began), 200*time.Millisecond)
+		}
+	}
+	require.Equal(t, uint32(15), order[5])
+	require.ElementsMatch(t, []uint32{11, 14}, order[:2], "they wait for nothing")
+	_ = w.conn.Close()
+	h := f.dial().hello(opt{"session": id})
+	require.EqualValues(t, 4, h["applied"])
+	require.EqualValues(t, 4, h["durable"])
+}
+
+// TestCold_TakeoverFinishes: hello that answers while a numbered write of the
+// old connection still waits for the disk.
+func TestCold_TakeoverFinishes(t *testing.T) {
+	f := startFaulty(t)
+	old, next := f.dial(), f.dial()
+	id := old.hello(opt{})["session"]
+	undo := f.delay(ioring.Read, 200*time.Millisecond)
+	old.send(append(request(1, "append", coldKey(3), []byte("!")), request(2, "put", []byte("hot"), []byte("h"))...))
+	old.send(request(3, "ping"))
+	old.must()
+	h := next.hello(opt{"session": id})
+	undo()
+	require.EqualValues(t, 2, h["applied"])
+	next.want(append(coldContent(3), '!'), "get", coldKey(3))
+	next.want([]byte("h"), "get", []byte("hot"))
+	old.closed()
+}
+
+// TestCold_Drain: a daemon that stops and drops what it had begun, or that does
+// not stop because a client does not read.
+func TestCold_Drain(t *testing.T) {
+	f := startFaulty(t)
+	w, deaf, idle, half := f.dial(), f.dial(), f.dial(), f.dial()
+	half.send([]byte{0x94, 0, 1})
+	undo := f.delay(ioring.Read, 300*time.Millisecond)
+	defer undo()
+	w.send(bytes.Join([][]byte{
+		request(1, "get", coldKey(0)), request(2, "append", coldKey(1), []byte("!")),
+		request(3, "put", []byte("k"), []byte("v"), opt{"sync": true}), request(4, "ping"),
+	}, nil))
+	require.Equal(t, uint32(4), w.must().id)
+	deaf.send(request(1, "put", []byte("big"), make([]byte, 4<<20)))
+	deaf.must()
+	deaf.send(request(2, "get", []byte("big")))
+	idle.ask("config", opt{"set": opt{"drain_timeout": "1s"}})
+	began := time.Now()
+	f.stop()
+	require.Less(t, time.Since(began), 1500*time.Millisecond)
+	got := map[uint32]any{}
+	for range 3 {
+		a := w.must()
+		got[a.id] = a.result
+	}
+	require.Equal(t, map[uint32]any{1: coldContent(0), 2: int64(coldValue + 1), 3: true}, got)
+	for _, x := range []*wire{w, deaf, idle, half} {
+		x.closed()
+	}
+}
+
+// TestCold_SyncFails: a write acknowledged as durable when the disk has failed,
+// or reads refused because writes are.
+func TestCold_SyncFails(t *testing.T) {
+	f := startFaulty(t)
+	w := f.dial()
+	f.fault.Inject(iotest.Rule{Kind: ioring.Sync, Err: unix.EIO})
+	w.refuse(ipc.CodeReadOnly, "put", []byte("k"), []byte("v"), opt{"sync": true})
+	w.refuse(ipc.CodeReadOnly, "put", []byte("k"), []byte("w"))
+	w.refuse(ipc.CodeReadOnly, "sync")
+	w.refuse(ipc.CodeReadOnly, "checkpoint")
+	w.want([]byte("v"), "get", []byte("k"))
+	w.want(coldContent(f.keys-1), "get", coldKey(f.keys-1))
+	f.cancel()
+	<-f.ended
+	require.ErrorContains(t, f.err, "close the store")
+	f.err = nil
+}
+
+// TestCold_ReadFails: a value that could not be read taken for an absent one,
+// or an error that ends more than its request.
+func TestCold_ReadFails(t *testing.T) {
+	f := startFaulty(t)
+	w := f.dial()
+	undo := f.fault.Inject(iotest.Rule{Kind: ioring.Read, Err: unix.EIO})
+	w.refuse(ipc.CodeIO, "get", coldKey(0))
+	w.refuse(ipc.CodeIO, "mget", [][]byte{coldKey(f.keys - 1), coldKey(0), coldKey(1)})
+	w.refuse(ipc.CodeIO, "append", coldKey(0), []byte("!"))
+	undo()
+	undo = f.fault.Inject(iotest.Rule{Kind: ioring.Read, Flip: true})
+	require.Eventually(t, func() bool { return w.ask("get", coldKey(2)).code == string(ipc.CodeCorrupt) }, patience, time.Millisecond)
+	undo()
+	w.want(coldContent(0), "get", coldKey(0))
+	w.want(coldContent(2), "get", coldKey(2))
+}
+
+// TestLarge_Pipelined: answers lost when large values that are in memory are
+// asked for in one burst.
+func TestLarge_Pipelined(t *testing.T) {
+	w := start(t, nil).dial()
+	value := bytes.Repeat([]byte("0123456789"), 30_000)
+	w.want(true, "put", []byte("k"), value)
+	for i := range uint32(8) {
+		w.send(request(i, "get", []byte("k")))
+	}
+	for range 8 {
+		require.Equal(t, value, w.must().result)
+	}
+	w.want([]any{value, value, value}, "mget", [][]byte{[]byte("k"), []byte("k"), []byte("k")})
+}
+
+// TestCold_SlowReader: much that is on disk asked for and not taken, which
+// piles up in memory or keeps others from the disk; answers lost or refused
+// when the client is merely not fast.
+func TestCold_SlowReader(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Limits.Queued = 4 << 20
+	d := startWith(t, cfg)
+	w, slow := d.dial(), d.dial()
+	value := make([]byte, 512<<10)
+	const n = 160 // 80 MiB
+	for i := range n {
+		w.want(true, "put", coldKey(i), value)
+	}
+	for i := range uint32(n) {
+		slow.send(request(i, "get", coldKey(int(i))))
+	}
+	queued := func() int64 { return w.ask("stats").result.(map[string]any)["daemon_queued_bytes"].(int64) }
+	require.Eventually(t, func() bool { return queued() > 4<<20 }, patience, time.Millisecond)
+	began := time.Now()
+	for i := range 10 {
+		require.Equal(t, string(value), string(w.ask("get", coldKey(i)).result.([]byte)))
+	}
+	require.Less(t, time.Since(began), 5*time.Second)
+	require.Less(t, queued(), int64(40<<20))
+	all := func(w *wire, n int) {
+		for range n {
+			a := w.must()
+			require.Empty(t, a.code, a.reason)
+			require.True(t, bytes.Equal(value, a.result.([]byte)))
+		}
+	}
+	all(slow, n)
+	// A client that reads gets everything, however much it asks for.
+	go func() {
+		for i := range uint32(2 * n) {
+			w.send(request(i, "get", coldKey(int(i%n))))
+		}
+	}()
+	all(w, 2*n)
+}
+
+// TestPython: a client that nobody here wrote and that does not get along.
+func TestPython(t *testing.T) {
+	python := "/usr/bin/python3" // the one that Debian's python3-msgpack belongs to
+	if err := exec.Command(python, "-c", "import msgpack").Run(); err != nil {
+		t.Skip("python3-msgpack is not installed")
+	}
+	d := start(t, nil)
+	out, err := exec.Command(python, "../ipc/testdata/rpc.py", d.cfg.Socket).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.NotContains(t, string(out), "FAIL")
+	require.Positive(t, strings.Count(string(out), "ok"))
+}
