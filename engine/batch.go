@@ -90,7 +90,7 @@ func (s *Session) group(ops []Op, write bool) {
 		if write && st.log.Err() != nil {
 			s.exit()
 			s.refuseWrites(ops[done:])
-			write = false
+			write, valid = false, false
 			continue
 		}
 		if done == 0 && len(ops) > 1 {
@@ -112,16 +112,24 @@ func (s *Session) run(ops []Op, i int, valid bool) (int, outcome, place) {
 	var at place
 	for ; i < len(ops); i++ {
 		op := &ops[i]
+		hash := s.hashes[i]
 		if !valid && op.Err != nil {
+			if s.queue.lastWrite != nil && op.Number != 0 {
+				s.enqueue(op, hash) // its number is not its turn yet
+				continue
+			}
+			s.counted = max(s.counted, op.Number)
 			continue
 		}
-		hash := s.hashes[i]
 		if s.queue.count > 0 && s.queue.mustWait(op, hash, s.ordered) {
 			s.enqueue(op, hash)
 			continue
 		}
 		switch out := s.attempt(op, hash, &at); out {
 		case finished:
+			if op.Number != 0 {
+				s.counted = op.Number
+			}
 		case onDisk:
 			s.pend(op, hash, &at)
 		default:
@@ -147,6 +155,8 @@ func (s *Session) prefetchRecords(n int) {
 // outside carries an op on that could not be finished in the batch's section.
 func (s *Session) outside(op *Op, hash uint64, out outcome, at *place) {
 	switch s.drive(op, hash, out, at) {
+	case finished:
+		s.count(op)
 	case onDisk:
 		s.pend(op, hash, at)
 	case inChunks:
@@ -178,7 +188,9 @@ func (s *Session) drive(op *Op, hash uint64, out outcome, at *place) outcome {
 			s.exit()
 			return op.fail(s.store.Err())
 		}
-		out = s.attempt(op, hash, at)
+		if out = s.attempt(op, hash, at); out == finished {
+			s.counted = op.Number
+		}
 		s.exit()
 	}
 }
@@ -207,12 +219,20 @@ func (s *Session) carryOut(op *Op, hash uint64, at *place) (done bool) {
 			op.Err = err
 			return true
 		}
+		if s.store.log.Err() != nil {
+			s.exit()
+			op.Err = s.store.Err()
+			return true
+		}
 		var out outcome
 		changed := false
 		if p.blind {
 			out = s.putRecord(op, hash, at, value, kind)
 		} else {
 			out, changed = s.publish(op, hash, at, &p.seen, value, kind)
+		}
+		if out == finished && !changed {
+			s.counted = op.Number
 		}
 		s.exit()
 		switch {

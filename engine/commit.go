@@ -61,14 +61,14 @@ type committer struct {
 	synced  atomic.Bool // the sync has answered
 	nextAt  int64       // clock time of the next commit nobody asked for
 	payload [commitPayload]byte
+	counts  []ledgerCount // in the commit under way
+	encoded []byte        // the same, as the commit record holds them
 
-	version atomic.Uint64 // of the last cut
 	durable atomic.Uint64 // version of the last durable commit
 }
 
 func (c *committer) init(s *Store) {
 	c.store = s
-	c.version.Store(s.recovery.next)
 	c.durable.Store(s.recovery.Version)
 	c.lastEnd = s.log.Tail()
 	c.nextAt = s.opt.Clock.Monotonic() + int64(max(s.opt.CommitInterval, 0))
@@ -122,17 +122,13 @@ func (c *committer) step() time.Duration {
 // begin cuts a commit group if there is a reason to.
 func (c *committer) begin() time.Duration {
 	s := c.store
-	c.mu.Lock()
-	asked := c.mu.waiters
-	c.mu.waiters = nil
-	c.mu.Unlock()
-	c.serving = append(c.serving, asked...)
+	c.takeWaiters()
 	if err := s.Err(); err != nil {
 		c.answer(err)
 		return -1
 	}
 	now := s.opt.Clock.Monotonic()
-	dirty := s.log.Tail() > c.lastEnd
+	dirty := s.log.Tail() > c.lastEnd || s.ledgers.pending()
 	if !dirty {
 		c.answer(nil)
 	}
@@ -152,6 +148,14 @@ func (c *committer) begin() time.Duration {
 	}
 	c.state = commitFlushing
 	return 0
+}
+
+// takeWaiters makes those who wait for the next commit part of the present one.
+func (c *committer) takeWaiters() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.serving = append(c.serving, c.mu.waiters...)
+	c.mu.waiters = nil
 }
 
 // idle says how long to wait when nobody asks for a commit; 0: not at all. When
@@ -177,16 +181,18 @@ const fullWait = 10 * time.Millisecond
 func (c *committer) cut() (ok bool) {
 	s := c.store
 	clock := s.opt.Clock.Monotonic
-	dirty := false
+	var rec record.Addr
+	version := s.ledgers.version.Load() + 1
+	changed, dirty := 0, false
 	action := func() {
-		dirty = s.log.Tail() > c.lastEnd
-		c.told = s.log.Durable()
-		c.encode(c.version.Load() + 1)
-		var end record.Addr
-		if _, end, ok = s.log.Cut(c.payload[:]); ok {
-			c.end = end
-			c.version.Add(1)
-		}
+		s.ledgers.cut(version, func(n int) bool {
+			changed = n
+			dirty = s.log.Tail() > c.lastEnd || changed > 0
+			c.told = s.log.Durable()
+			c.encode(version, changed)
+			rec, c.end, ok = s.log.Cut(c.payload[:], changed*ledgerEntry)
+			return ok
+		})
 	}
 	for _, limit := range epoch.CloseLimits {
 		held, done := s.epoch.Door().Close(action, limit, clock)
@@ -195,17 +201,23 @@ func (c *committer) cut() (ok bool) {
 			break
 		}
 	}
-	if ok {
-		c.lastEnd = c.end
-		if dirty {
-			c.dataEnd = c.end
-		}
+	if !ok {
+		return false
 	}
-	return ok
+	c.lastEnd = c.end
+	if dirty {
+		c.dataEnd = c.end
+	}
+	c.counts = s.ledgers.collect(version, c.counts)
+	if changed > 0 {
+		c.encoded = appendCounts(c.encoded[:0], c.counts)
+		s.log.FinishCut(rec, c.end, commitPayload, c.encoded)
+	}
+	return true
 }
 
 // encode fills in the commit record's payload. It runs behind the closed door.
-func (c *committer) encode(version uint64) {
+func (c *committer) encode(version uint64, changed int) {
 	s, le, b := c.store, binary.LittleEndian, c.payload[:]
 	copy(b, commitMagic)
 	le.PutUint64(b[8:], s.mu.manifest.Generation)
@@ -213,7 +225,8 @@ func (c *committer) encode(version uint64) {
 	le.PutUint64(b[24:], uint64(s.log.Begin()))
 	le.PutUint64(b[32:], uint64(s.log.Durable()))
 	le.PutUint64(b[40:], uint64(s.live.Load()))
-	le.PutUint64(b[48:], uint64(s.opt.IndexBits))
+	le.PutUint32(b[48:], uint32(s.opt.IndexBits))
+	le.PutUint32(b[52:], uint32(changed))
 	le.PutUint64(b[56:], uint64(s.opt.Clock.Wall()))
 }
 
@@ -229,7 +242,10 @@ func (c *committer) flushing() time.Duration {
 			return 0
 		}
 		if s.log.Full() {
-			c.answer(ErrDiskFull) // the group stays and is written when there is room
+			// The group stays and is written when there is room. Nobody waits
+			// for that, not even those who would be served by the next one.
+			c.takeWaiters()
+			c.answer(ErrDiskFull)
 		}
 		return -1
 	}
@@ -253,8 +269,13 @@ func (c *committer) syncing() time.Duration {
 		c.answer(s.Err())
 		return 0
 	}
+	// The counts first: whoever sees the log durable up to a commit must see
+	// its counts too.
+	for _, l := range c.counts {
+		l.ledger.durable.Store(max(l.ledger.durable.Load(), l.number))
+	}
 	s.log.SetDurable(c.end)
-	c.durable.Store(c.version.Load())
+	c.durable.Store(s.ledgers.version.Load())
 	s.stats.commits.Add(1)
 	c.answer(nil)
 	return 0

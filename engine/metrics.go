@@ -46,6 +46,7 @@ type Stats struct {
 
 	LogAppended uint64 `json:"log_appended"`
 
+	Sessions      int    `json:"sessions"` // that can be resumed
 	Commits       uint64 `json:"commits"`
 	HoldP50       int64  `json:"write_hold_p50_ns"` // how long a commit held writes
 	HoldP9999     int64  `json:"write_hold_p9999_ns"`
@@ -130,7 +131,7 @@ func (t *tally) flush(c *counters, ops []Op) {
 func (s *Store) Stats() Stats {
 	c, dev, idx := &s.stats, s.dev.Counters(), s.index.Stats()
 	st := Stats{
-		Keys: s.Len(), Version: s.commit.version.Load(), Durable: s.commit.durable.Load(), State: "ok",
+		Keys: s.Len(), Version: s.ledgers.version.Load(), Durable: s.commit.durable.Load(), State: "ok",
 		LogBegin: s.log.Begin().Bytes(), LogHead: s.log.Head().Bytes(), LogReadOnly: s.log.ReadOnly().Bytes(),
 		LogFlushed: s.log.Flushed().Bytes(), LogDurable: s.log.Durable().Bytes(), LogTail: s.log.Tail().Bytes(),
 		Memory: s.opt.Memory, MemoryIndex: s.budget.index + s.budget.overflow,
@@ -139,7 +140,7 @@ func (s *Store) Stats() Stats {
 		Reads: c.reads.Load(), Writes: c.writes.Load(), InPlace: c.inPlace.Load(), Appended: c.appended.Load(),
 		Retries: c.retries.Load(), SpaceWaits: c.spaceWaits.Load(),
 		ColdReads: c.coldReads.Load(), ColdBytes: c.coldBytes.Load(), ReadErrors: c.readErrors.Load(), Corrupt: c.corrupt.Load(),
-		LogAppended: s.log.Appended(), Commits: c.commits.Load(),
+		LogAppended: s.log.Appended(), Commits: c.commits.Load(), Sessions: s.ledgers.size(),
 		DeviceReads: dev.Reads, DeviceWrites: dev.Writes, DeviceRead: dev.ReadBytes, DeviceWritten: dev.WriteBytes,
 		DeviceSyncs: dev.Syncs, DeviceErrors: dev.Errors,
 	}

@@ -29,6 +29,9 @@ const (
 	// be called several times for one Op, never while the engine holds
 	// anything; it must not use the session.
 	OpUpdate
+	// OpNote does nothing, in its turn: it carries the Number of a write that
+	// was refused before it reached the engine. It has no key.
+	OpNote
 )
 
 // Cond restricts an OpPut.
@@ -80,6 +83,9 @@ type Op struct {
 	Err error
 	// Tag is the caller's; the engine only carries it.
 	Tag uint64
+	// Number, if not 0, is what the session's ledger counts when the op is
+	// done: see Session.Attach.
+	Number uint64
 
 	state opState
 }
@@ -101,6 +107,8 @@ func (o *Op) writes() bool { return o.Kind > OpExists }
 // check validates what does not depend on the store's content.
 func (o *Op) check(maxValue int) error {
 	switch {
+	case o.Kind == OpNote:
+		return nil
 	case len(o.Key) == 0:
 		return ErrKeyEmpty
 	case len(o.Key) > MaxKey:

@@ -111,6 +111,8 @@ func (s *Session) attempt(op *Op, hash uint64, at *place) outcome {
 		}
 	case OpDelete:
 		return s.del(op, hash, at)
+	case OpNote:
+		return finished
 	case OpAdd:
 		if out, ok := s.addInPlace(op, hash, at); ok {
 			return out

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -62,11 +63,15 @@ type Options struct {
 	// being asked; default one second, negative only when asked.
 	CommitInterval time.Duration
 
+	// Ledgers is how many ledgers are kept, 1 to LedgersDefault; LedgerExpiry
+	// how long one that nobody uses, default a day.
+	Ledgers      int
+	LedgerExpiry time.Duration
+
 	// Clock and Runner default to the machine's clock and to goroutines.
 	Clock  Clock
 	Runner Runner
-	// Random fills the store's identity and hash seed when it is created;
-	// default crypto/rand.
+	// Random fills identities and the hash seed; default crypto/rand.
 	Random io.Reader
 	// Logger receives what an operator should know; nil: nothing.
 	Logger *slog.Logger
@@ -80,6 +85,11 @@ func (o *Options) check() error {
 	def(&o.MaxValue, MaxValueDefault)
 	def(&o.CommitInterval, CommitIntervalDefault)
 	def(&o.IO, ioring.Auto)
+	def(&o.Ledgers, LedgersDefault)
+	def(&o.LedgerExpiry, LedgerExpiryDefault)
+	if o.Random == nil {
+		o.Random = rand.Reader
+	}
 	if o.Clock == nil {
 		o.Clock = SystemClock()
 	}
@@ -108,6 +118,12 @@ func (o *Options) check() error {
 	}
 	if o.MaxValue < 1 || o.MaxValue > MaxValueDefault {
 		bad("largest value %d: want 1 to %d", o.MaxValue, MaxValueDefault)
+	}
+	if o.Ledgers < 1 || o.Ledgers > LedgersDefault {
+		bad("%d ledgers: want 1 to %d", o.Ledgers, LedgersDefault)
+	}
+	if o.LedgerExpiry < 0 {
+		bad("ledger expiry %v: want a positive duration", o.LedgerExpiry)
 	}
 	return errors.Join(errs...)
 }

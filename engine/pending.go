@@ -30,6 +30,7 @@ type pendingOp struct {
 	value []byte // what was read for it
 
 	waits int          // operations that go first
+	due   bool         // none left, but resume has not been called yet
 	after []*pendingOp // operations that wait for this one
 
 	head  record.Addr // newest record of the chain when the walk began
@@ -116,7 +117,7 @@ func (p *pendingOp) copyBytes(op *Op) {
 func (s *Session) enqueue(op *Op, hash uint64) {
 	p := s.newPending(op, hash)
 	buffers := s.store.dev.Buffers()
-	if !op.readsOld() || buffers.InUse() > buffers.Budget()/earlyShare {
+	if op.Err != nil || !op.readsOld() || buffers.InUse() > buffers.Budget()/earlyShare {
 		return
 	}
 	var at place
@@ -127,7 +128,7 @@ func (s *Session) enqueue(op *Op, hash uint64) {
 
 // readsOld reports whether the op needs to know the present record.
 func (o *Op) readsOld() bool {
-	return !(o.Kind == OpPut && o.If == Always || o.Kind == OpDelete && o.Blind)
+	return !(o.Kind == OpPut && o.If == Always || o.Kind == OpDelete && o.Blind || o.Kind == OpNote)
 }
 
 // pend makes op wait for the record at at.addr.
@@ -138,7 +139,7 @@ func (s *Session) pend(op *Op, hash uint64, at *place) {
 func (s *Session) awaitRecord(p *pendingOp, at *place) {
 	p.head, p.begin = at.head, s.begin
 	if r := p.read; r != nil { // started early, see enqueue
-		if r.addr == at.addr && r.Err == nil {
+		if r.addr == at.addr && (!r.arrived || r.Err == nil) {
 			if r.arrived {
 				s.queueArrived(r)
 			}
@@ -340,6 +341,7 @@ func (s *Session) complete(fn func(op *Op)) int {
 	for len(q.ready) > 0 {
 		p := q.ready[0]
 		q.ready = q.ready[1:]
+		p.due = false
 		s.resume(p, fresh, fn)
 	}
 	s.submit()
@@ -387,7 +389,7 @@ func (s *Session) arrived(r *readOp, fn func(*Op)) {
 		s.dropRead(r)
 		return
 	}
-	if p.waits > 0 {
+	if p.waits > 0 || p.due {
 		return // early: held until it is the op's turn
 	}
 	// A closed store's staging memory is gone: the section keeps it.
@@ -539,6 +541,10 @@ func (p *pendingOp) giveValue(v []byte) {
 
 // resume goes on with p as far as memory allows.
 func (s *Session) resume(p *pendingOp, out outcome, fn func(*Op)) {
+	if p.op.Err != nil { // refused before its turn
+		s.finish(p, fn)
+		return
+	}
 	var at place
 	switch s.drive(&p.op, p.hash, out, &at) {
 	case finished:
@@ -562,6 +568,7 @@ func (s *Session) finish(p *pendingOp, fn func(*Op)) {
 		}
 	}
 	q.count--
+	s.count(&p.op)
 	if q.byKey[p.hash] == p {
 		delete(q.byKey, p.hash)
 	}
@@ -570,6 +577,7 @@ func (s *Session) finish(p *pendingOp, fn func(*Op)) {
 	}
 	for _, next := range p.after {
 		if next.waits--; next.waits == 0 {
+			next.due = true
 			q.ready = append(q.ready, next)
 		}
 	}

@@ -23,6 +23,8 @@ type Recovery struct {
 	end    record.Addr // of the last commit group
 	commit record.Addr // of the last commit record
 	next   uint64      // version counter to go on from
+
+	history LedgerHistory
 }
 
 // readAhead is how many pages are read ahead of the replay.
@@ -61,6 +63,7 @@ func (s *Store) recover(m *manifest.Manifest) error {
 	if s.recovery.Version == 0 {
 		s.recovery.next = 0
 	}
+	s.recovery.history = LedgerHistory{generation: m.Generation, version: s.recovery.Version}
 	s.live.Store(s.recovery.Keys)
 	return nil
 }
@@ -155,6 +158,7 @@ func (s *Store) replay(m *manifest.Manifest, span manifest.Span) error {
 				return corrupt("commit record", a, err)
 			}
 			s.recovery.Version, s.recovery.Keys, s.recovery.commit = c.version, c.keys, a
+			s.ledgers.restore(c.counts)
 		case record.KindOf(w1) == record.System || w1&record.Invalid != 0 || a < m.Begin:
 		default:
 			if err := s.apply(a, body[:record.KeyLen(w0)]); err != nil {
@@ -183,6 +187,7 @@ type commitInfo struct {
 	version uint64
 	keys    int64
 	durable record.Addr // what was durable when it was cut
+	counts  []byte      // of the ledgers that changed
 }
 
 func decodeCommit(b []byte, generation uint64) (c commitInfo, err error) {
@@ -193,7 +198,14 @@ func decodeCommit(b []byte, generation uint64) (c commitInfo, err error) {
 	if g := le.Uint64(b[8:]); g != generation {
 		return c, fmt.Errorf("generation %d, expected %d", g, generation)
 	}
-	return commitInfo{version: le.Uint64(b[16:]), keys: int64(le.Uint64(b[40:])), durable: record.Addr(le.Uint64(b[32:]))}, nil
+	n := int(le.Uint32(b[52:])) * ledgerEntry
+	if len(b) < commitPayload+n {
+		return c, fmt.Errorf("%d bytes of session numbers in a payload of %d", n, len(b))
+	}
+	return commitInfo{
+		version: le.Uint64(b[16:]), durable: record.Addr(le.Uint64(b[32:])), keys: int64(le.Uint64(b[40:])),
+		counts: b[commitPayload : commitPayload+n],
+	}, nil
 }
 
 // errLogEnd ends a scan: the next bytes are not a record of this span.

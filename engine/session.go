@@ -32,7 +32,9 @@ type Session struct {
 
 	queue   waitQueue
 	ordered bool
-	back    bool // Do is running: answers go back into the caller's ops
+	ledger  *Ledger // counts this session's writes; nil: nobody does
+	counted uint64  // highest Number done in this section
+	back    bool    // Do is running: answers go back into the caller's ops
 
 	single [1]Op // of the methods for one operation
 
@@ -59,6 +61,15 @@ func (s *Store) NewSession() *Session {
 // where one of them waits for the disk: the ones behind it wait with it. Reads
 // pass. It must be called before the first operation.
 func (s *Session) SetOrdered(on bool) { s.ordered = on }
+
+// Attach makes the session write for a ledger: its writes take effect in order,
+// and when an op with a Number is done, everything up to that number counts as
+// done, in the commit group that holds its effect. It must be called before the
+// first operation.
+func (s *Session) Attach(l *Ledger) {
+	s.ledger = l
+	s.ordered = true
+}
 
 // Pending is the number of operations that are not finished.
 func (s *Session) Pending() int { return s.queue.count }
@@ -111,9 +122,21 @@ func (s *Session) exit() {
 		s.live = 0
 	}
 	s.slot.Exit()
+	if s.counted != 0 && s.ledger != nil {
+		s.ledger.count(s.counted)
+	}
+	s.counted = 0
 	if s.writing {
 		s.writing = false
 		s.slot.EndWrite()
+	}
+}
+
+// count makes sure that an op that is done has been counted. Effects are counted
+// in their own section, before the door; this is for those that had none.
+func (s *Session) count(op *Op) {
+	if op.Number != 0 && s.ledger != nil {
+		s.ledger.count(op.Number)
 	}
 }
 

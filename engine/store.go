@@ -2,9 +2,9 @@ package engine
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/bits"
 	"sync"
@@ -40,6 +40,8 @@ type Store struct {
 	large  largeBudget
 	commit committer
 	flush  taskRef
+
+	ledgers ledgerTable
 
 	checkpoint sync.Mutex // one checkpoint at a time; also held to list them
 
@@ -159,11 +161,7 @@ func (s *Store) readManifest() (*manifest.Manifest, error) {
 // create makes the manifest of a new store. It is written by startGeneration.
 func (s *Store) create() (*manifest.Manifest, error) {
 	var b [24]byte
-	random := s.opt.Random
-	if random == nil {
-		random = rand.Reader
-	}
-	if _, err := random.Read(b[:]); err != nil {
+	if _, err := io.ReadFull(s.opt.Random, b[:]); err != nil {
 		return nil, fmt.Errorf("store identity: %w", err)
 	}
 	m := &manifest.Manifest{
@@ -250,6 +248,7 @@ func (s *Store) report() {
 
 // startTasks starts the background work: see flushStep and committer.step.
 func (s *Store) startTasks() {
+	s.ledgers.init(&s.opt, s.recovery.history, s.recovery.next)
 	s.commit.init(s)
 	s.flush.set(s.opt.Runner.Start("flush", s.flushStep))
 	s.commit.task.set(s.opt.Runner.Start("commit", s.commit.step))

@@ -119,16 +119,18 @@ func (l *Log) shiftReadOnly(target record.Addr) {
 	})
 }
 
-// Cut ends a commit group: it appends the commit record with this payload and a
-// filler up to the sector's end, and makes everything below immutable. It
-// returns the address of the commit record and the end of the group. It runs as
-// the action of the closed door: no writer is inside, so the tail belongs to the
-// caller and safeReadOnly may follow at once. ok is false when the group needs a
-// page that is not to be had; nothing has changed then.
-func (l *Log) Cut(payload []byte) (rec, end record.Addr, ok bool) {
+// Cut ends a commit group: it appends the commit record, whose payload begins
+// with head and has room for more bytes behind it, and a filler up to the
+// sector's end, and makes everything below immutable. It returns the address of
+// the commit record and the end of the group. It runs as the action of the
+// closed door: no writer is inside, so the tail belongs to the caller and
+// safeReadOnly may follow at once; with more > 0 it follows in FinishCut, which
+// the caller owes. ok is false when the group needs a page that is not to be
+// had; nothing has changed then.
+func (l *Log) Cut(head []byte, more int) (rec, end record.Addr, ok bool) {
 	page, off := unpack(l.tail.Load())
-	size := uint32(record.SystemSize(len(payload)))
-	if off > l.pageSize || size > SectorSize {
+	size := uint32(record.SystemSize(len(head) + more))
+	if off > l.pageSize || size > l.pageSize/2 {
 		panic(fmt.Sprintf("hlog: cut at page %d offset %d of %d bytes", page, off, size))
 	}
 	if off+size > l.pageSize {
@@ -142,7 +144,7 @@ func (l *Log) Cut(payload []byte) (rec, end record.Addr, ok bool) {
 	}
 	frame := atomic.LoadPointer(&l.table[page&l.tableMask])
 	record.Write(unsafe.Add(frame, off), record.Word0(l.lastCommit, record.TypeCommit),
-		record.Word1(record.System, len(payload), 0), nil, payload)
+		record.Word1(record.System, len(head)+more, 0), nil, head)
 	until := (off + size + SectorSize - 1) &^ (SectorSize - 1)
 	l.fill(page, off+size, until)
 	l.tail.Store(pack(page, until))
@@ -151,10 +153,24 @@ func (l *Log) Cut(payload []byte) (rec, end record.Addr, ok bool) {
 	rec, end = base+record.Addr(off/record.Unit), base+record.Addr(until/record.Unit)
 	l.lastCommit = rec
 	raise(&l.readOnly, end)
+	if more == 0 {
+		l.endCut(end)
+	}
+	return rec, end, true
+}
+
+// FinishCut writes the rest of the payload, skip bytes from its begin, and lets
+// the group be sealed. The record is not below safeReadOnly yet, so its frame
+// stays and nobody looks at it.
+func (l *Log) FinishCut(rec, end record.Addr, skip int, rest []byte) {
+	copy(record.Bytes(l.Pointer(rec), record.HeaderSize+skip, len(rest)), rest)
+	l.endCut(end)
+}
+
+func (l *Log) endCut(end record.Addr) {
 	raise(&l.safeReadOnly, end)
 	l.checkOrder()
 	l.wake()
-	return rec, end, true
 }
 
 // SetLastCommit tells a new log where the commit before it stands.

@@ -1,0 +1,148 @@
+package engine
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"rskv/ioring/iotest"
+)
+
+// addOnce does the numbered write number of a ledger whose every write adds one
+// to its own counter, or is refused and adds nothing.
+func numbered(key []byte, number uint64) Op {
+	switch number % 5 {
+	case 3:
+		return Op{Kind: OpNote, Number: number}
+	case 4:
+		return Op{Kind: OpPut, Key: nil, Number: number} // refused: no key
+	}
+	return Op{Kind: OpAdd, Key: key, Delta: 1, Number: number}
+}
+
+// adds is how many of the writes up to number add one.
+func adds(number uint64) (n int64) {
+	for i := uint64(1); i <= number; i++ {
+		if i%5 != 3 && i%5 != 4 {
+			n++
+		}
+	}
+	return n
+}
+
+// TestLedger_Cut: a recovered count is not the count of what was recovered: a
+// write is done twice, or never, by a client that goes on from there.
+func TestLedger_Cut(t *testing.T) {
+	seed := iotest.Seed(t)
+	rng := rand.New(rand.NewPCG(seed, 5))
+	const clients = 4
+	dev := iotest.NewMem(iotest.MemOptions{})
+	var ids [clients]LedgerID
+	for round := range 6 {
+		s, err := Open(Options{Device: dev, Memory: MemoryMin, PageSize: 256 << 10, CommitInterval: 200e3})
+		require.NoError(t, err)
+		var wg sync.WaitGroup
+		var image *iotest.Mem
+		for c := range clients {
+			var l *Ledger
+			if round == 0 {
+				l, err = s.NewLedger()
+				require.NoError(t, err)
+				ids[c] = l.ID()
+			} else {
+				l, err = s.FindLedger(ids[c])
+				require.NoError(t, err, "round %d", round)
+			}
+			key := fmt.Appendf(nil, "counter-%d", c)
+			n := s.NewSession()
+			n.Attach(l)
+			sum, err := n.Add(key, 0)
+			require.NoError(t, err)
+			require.Equal(t, adds(l.Applied()), sum, "client %d in round %d, after number %d", c, round, l.Applied())
+			require.Equal(t, l.Applied(), l.Durable())
+			steps := 200 + rng.IntN(3000)
+			wg.Go(func() {
+				next := l.Applied() + 1
+				ops := make([]Op, 0, 8)
+				for range steps {
+					ops = ops[:0]
+					for range 1 + next%7 {
+						ops = append(ops, numbered(key, next))
+						next++
+					}
+					n.Do(ops)
+					if l.Applied() != next-1 {
+						panic(fmt.Sprintf("applied %d after number %d", l.Applied(), next-1))
+					}
+				}
+				n.Close()
+			})
+		}
+		wait := rng.IntN(300)
+		for range wait {
+			_, err := s.Sync(context.Background())
+			require.NoError(t, err)
+		}
+		image = dev.CrashImage(iotest.CrashOptions{Seed: rng.Uint64(), Keep: rng.Float64(), Tear: 0.5, Reorder: true})
+		wg.Wait()
+		for _, id := range ids {
+			l, err := s.FindLedger(id)
+			require.NoError(t, err)
+			_, err = s.Sync(context.Background())
+			require.NoError(t, err)
+			require.Equal(t, l.Applied(), l.Durable())
+		}
+		require.NoError(t, s.Close())
+		dev = image
+	}
+}
+
+// TestLedger_Unknown: a ledger that was forgotten is taken for a new one.
+func TestLedger_Unknown(t *testing.T) {
+	dev := iotest.NewMem(iotest.MemOptions{})
+	open := func() *Store {
+		s, err := Open(Options{Device: dev, Memory: MemoryMin, PageSize: 256 << 10, CommitInterval: -1, Ledgers: 2})
+		require.NoError(t, err)
+		return s
+	}
+	s := open()
+	_, err := s.FindLedger(LedgerID{15: 9})
+	require.ErrorIs(t, err, ErrLedgerUnknown)
+	a, err := s.NewLedger()
+	require.NoError(t, err)
+	_, err = s.Sync(context.Background())
+	require.NoError(t, err)
+	b, err := s.NewLedger() // not in any commit when the power fails
+	require.NoError(t, err)
+	_, err = s.NewLedger()
+	require.ErrorIs(t, err, ErrBusy)
+	image := dev.CrashImage(iotest.CrashOptions{})
+	a.Release()
+	_, err = s.NewLedger() // takes the place of a
+	require.NoError(t, err)
+	_, err = s.FindLedger(a.ID())
+	require.ErrorIs(t, err, ErrLedgerUnknown)
+	require.NoError(t, s.Close())
+
+	dev = image
+	s = open()
+	for _, id := range []LedgerID{a.ID(), b.ID()} {
+		l, err := s.FindLedger(id)
+		require.NoError(t, err)
+		require.Zero(t, l.Applied())
+	}
+	require.NoError(t, s.Close())
+	dev = dev.CrashImage(iotest.CrashOptions{})
+	s = open()
+	_, err = s.FindLedger(b.ID())
+	require.NoError(t, err, "it was in a commit of the second run")
+	other := binary.BigEndian.AppendUint64(nil, 1)
+	_, err = s.FindLedger(LedgerID(append(other, make([]byte, 8)...)))
+	require.ErrorIs(t, err, ErrLedgerUnknown)
+	require.NoError(t, s.Close())
+}
