@@ -96,10 +96,12 @@ type largeBudget struct {
 	used  int64 // guarded by mu
 }
 
+// take reports whether n more bytes may be used. One value may always be on its
+// way: it may come from a time when MaxValue was larger than the limit.
 func (b *largeBudget) take(n int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.used+n > b.limit {
+	if b.used > 0 && b.used+n > b.limit {
 		return false
 	}
 	b.used += n

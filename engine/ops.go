@@ -255,6 +255,9 @@ func (s *Session) putRecord(op *Op, hash uint64, at *place, value []byte, kind r
 		if err := s.findForWrite(hash, op.Key, at); err != nil {
 			return op.fail(err)
 		}
+		if s.fuzzy(at) {
+			return again
+		}
 		if at.kind != inMemory || at.addr < s.ro {
 			out, ok := s.append(op.Key, value, kind, at, s.added(at))
 			if ok {
@@ -282,6 +285,13 @@ func (s *Session) putRecord(op *Op, hash uint64, at *place, value []byte, kind r
 		}
 	}
 	return again
+}
+
+// fuzzy reports whether somebody who knows an older read-only address may still
+// be changing the record in place. What it says now, and so whether the key is
+// there, may not be what the newer record takes the place of.
+func (s *Session) fuzzy(at *place) bool {
+	return at.kind == inMemory && at.addr < s.ro && at.addr >= s.safeRO
 }
 
 // added is how many keys an append of a live record at this place adds. A chain
@@ -379,6 +389,8 @@ func (s *Session) del(op *Op, hash uint64, at *place) outcome {
 			return op.answer(false)
 		case at.kind == disk && !op.Blind:
 			return onDisk
+		case s.fuzzy(at):
+			return again
 		case at.kind == disk || at.addr < s.ro:
 			live := int64(-1)
 			if at.kind == inMemory && record.KindOf(record.Load1(at.ptr)) == record.Tombstone {

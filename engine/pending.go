@@ -370,8 +370,11 @@ func (s *Session) abandon(starving []*readOp, hungry []*pendingOp, fn func(*Op))
 	for _, r := range starving {
 		p := r.p
 		s.forget(r)
-		if p != nil && (p.large == nil || p.large.inFlight == 0) {
-			p.op.Err = ErrClosed
+		if p == nil || p.waits > 0 || p.due {
+			continue // nobody's, or early: the op ends when its turn comes
+		}
+		p.op.Err = ErrClosed
+		if p.large == nil || p.large.leave() {
 			s.finish(p, fn)
 		}
 	}
@@ -587,9 +590,9 @@ func (s *Session) finish(p *pendingOp, fn func(*Op)) {
 		p.op.Found = false
 	}
 	if p.back != nil {
-		key, value := p.back.Key, p.back.Value
+		key, value, old := p.back.Key, p.back.Value, p.back.Old
 		*p.back = p.op
-		p.back.Key = key
+		p.back.Key, p.back.Old = key, old
 		if p.op.writes() {
 			p.back.Value = value
 		}

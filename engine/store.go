@@ -328,6 +328,7 @@ func (s *Store) Close() error {
 	// No section begins from here on; wait until the last one has ended.
 	s.closed.Store(true)
 	s.drain()
+	s.wakeAll()
 	if err == nil {
 		_, err = s.Sync(context.Background()) // what slipped in behind the first
 	}
@@ -345,6 +346,16 @@ func (s *Store) drain() {
 	gone := make(chan struct{})
 	s.epoch.Bump(func() { close(gone) })
 	s.opt.Runner.Wait(gone)
+}
+
+// wakeAll makes every session look at its pending operations: those that wait
+// for memory are not fed by a closed store.
+func (s *Store) wakeAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n := range s.mu.sessions {
+		n.signal()
+	}
 }
 
 // closeSpan notes in the manifest where the log ends, which saves the next Open

@@ -1,0 +1,244 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"rskv/engine/internal/hlog"
+	"rskv/engine/internal/index"
+	"rskv/engine/internal/record"
+	"rskv/ioring"
+	"rskv/ioring/iotest"
+)
+
+var seedFlag = flag.Uint64("seed", 0, "seed of the random tests; 0 draws one")
+
+// newSeed draws a seed and prints it, or takes the one of -seed.
+func newSeed(t testing.TB) uint64 {
+	seed := *seedFlag
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("replay with -seed %d", seed)
+	return seed
+}
+
+// newMem returns a device in memory on which a small store fits.
+func newMem() *iotest.Mem {
+	return iotest.NewMem(iotest.MemOptions{SegmentSize: 1 << 20, BufferBytes: 2 << 20})
+}
+
+// openOn opens a store on a device: small pages, commits only when asked, and
+// the same identity every time.
+func openOn(t testing.TB, dev ioring.Device, change func(*Options)) *Store {
+	t.Helper()
+	s, err := tryOpenOn(dev, change)
+	require.NoError(t, err)
+	return s
+}
+
+func tryOpenOn(dev ioring.Device, change func(*Options)) (*Store, error) {
+	opt := Options{
+		Device: dev, Memory: MemoryMin, PageSize: pageSizeMin, CommitInterval: -1,
+		Random: bytes.NewReader([]byte("0123456789abcdefHASHSEED")),
+	}
+	if change != nil {
+		change(&opt)
+	}
+	return Open(opt)
+}
+
+func syncStore(t testing.TB, s *Store) uint64 {
+	t.Helper()
+	version, err := s.Sync(context.Background())
+	require.NoError(t, err)
+	return version
+}
+
+// waitFor fails the test unless done is closed soon.
+func waitFor(t testing.TB, what string, done <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("%s does not come to an end", what)
+	}
+}
+
+// background runs f on a goroutine of its own and returns what is closed after.
+func background(f func()) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	return done
+}
+
+func key64(i int) []byte { return binary.LittleEndian.AppendUint64(nil, uint64(i)) }
+
+// valueOf derives n bytes from a key and a version; valueIs checks them again.
+func valueOf(key, version uint64, n int) []byte {
+	b := make([]byte, (n+7)&^7)
+	x := key*0x9e3779b97f4a7c15 ^ version*0xc2b2ae3d27d4eb4f
+	for i := 0; i < len(b); i += 8 {
+		x = x*0xd1342543de82ef95 + 0x2545f4914f6cdd1d
+		binary.LittleEndian.PutUint64(b[i:], x^x>>29)
+	}
+	return b[:n]
+}
+
+func valueIs(b []byte, key, version uint64, n int) error {
+	if len(b) != n {
+		return fmt.Errorf("key %d version %d: %d bytes, want %d", key, version, len(b), n)
+	}
+	if want := valueOf(key, version, n); !bytes.Equal(b, want) {
+		at := 0
+		for b[at] == want[at] {
+			at++
+		}
+		return fmt.Errorf("key %d version %d: byte %d of %d is wrong", key, version, at, n)
+	}
+	return nil
+}
+
+// evict writes until every record that is there now is on disk only.
+func evict(t testing.TB, s *Store, n *Session) {
+	t.Helper()
+	until := s.log.Tail()
+	value := make([]byte, 60<<10)
+	for i := 0; s.log.Head() < until; i++ {
+		require.NoError(t, n.Put(binary.BigEndian.AppendUint64([]byte("evict"), uint64(i%64)), value))
+		require.Less(t, i, 1<<20, "head does not move")
+	}
+}
+
+// chainMax bounds the records of one chain that checkStore reads from the disk.
+const chainMax = 200
+
+// checkStore looks at a store that nobody uses at the moment: index, chains,
+// markers. It counts the live keys; exact is false if it did not walk all chains
+// to their end.
+func checkStore(t testing.TB, s *Store) (live int64, exact bool) {
+	t.Helper()
+	require.NoError(t, s.index.Check())
+	exact = true
+	slot := s.epoch.Register()
+	defer slot.Release()
+	s.index.Range(func(hash, entry uint64) bool {
+		n, whole := checkChain(t, s, slot.Enter, slot.Exit, entry)
+		live += n
+		exact = exact && whole
+		return true
+	})
+	st := s.Stats()
+	for _, order := range [][2]int64{
+		{st.LogHead, st.LogFlushed}, {st.LogFlushed, st.LogReadOnly}, {st.LogReadOnly, st.LogTail}, {st.LogDurable, st.LogFlushed},
+	} {
+		require.LessOrEqual(t, order[0], order[1], "%+v", st)
+	}
+	require.Zero(t, s.dev.Buffers().InUse(), "a staging buffer was not given back")
+	require.Zero(t, s.largeInUse(), "memory of large values was not given back")
+	return live, exact
+}
+
+func (s *Store) largeInUse() int64 {
+	s.large.mu.Lock()
+	defer s.large.mu.Unlock()
+	return s.large.used
+}
+
+// checkLen is checkStore where the count of keys has to be exact.
+func checkLen(t testing.TB, s *Store, want int) {
+	t.Helper()
+	live, exact := checkStore(t, s)
+	require.True(t, exact)
+	require.EqualValues(t, want, live, "live keys in the log")
+	require.EqualValues(t, want, s.Len(), "Len")
+}
+
+// checkChain walks one chain to its end: addresses descend, every record
+// verifies and belongs there.
+func checkChain(t testing.TB, s *Store, enter, exit func(), entry uint64) (live int64, whole bool) {
+	seen := map[string]bool{}
+	above := s.log.Tail()
+	reads := 0
+	for a := index.Address(entry); a >= record.FirstAddr; {
+		require.Less(t, a, above, "a chain does not descend")
+		require.GreaterOrEqual(t, a, s.log.Begin())
+		above = a
+		var image []byte
+		enter()
+		if a >= s.log.Head() {
+			p := s.log.Pointer(a)
+			image = bytes.Clone(record.Bytes(p, 0, record.Size(record.Load0(p), record.Load1(p))))
+		}
+		exit()
+		if image == nil {
+			if reads++; reads > chainMax {
+				return live, false
+			}
+			image = readRecord(t, s, a)
+		}
+		w0, w1 := record.Words(image)
+		require.NotEqual(t, record.System, record.KindOf(w1), "a system record in a chain, at %v", a)
+		require.False(t, record.Locked(w1), "the latch of the record at %v is held", a)
+		key := string(record.Key(image, w0))
+		slot, _ := s.index.Find(record.Hash(s.seed, []byte(key)))
+		require.NotNil(t, slot)
+		require.Equal(t, entry, index.Load(slot), "key %q is in a foreign chain", key)
+		if w1&record.Invalid == 0 && !seen[key] {
+			seen[key] = true
+			if record.KindOf(w1) != record.Tombstone {
+				live++
+			}
+			if record.KindOf(w1) == record.Big {
+				checkChunkList(t, a, record.ValueOf(image, w0, w1))
+			}
+		}
+		a = record.Prev(w0)
+	}
+	return live, true
+}
+
+func checkChunkList(t testing.TB, a record.Addr, list []byte) {
+	require.Equal(t, 0, len(list)%8)
+	for i := 8; i < len(list); i += 8 {
+		chunk := record.Addr(binary.LittleEndian.Uint64(list[i:]))
+		require.Less(t, chunk, a, "a chunk behind the record that lists it")
+		require.GreaterOrEqual(t, chunk, record.FirstAddr)
+	}
+}
+
+// readRecord reads and verifies the record at a on the device.
+func readRecord(t testing.TB, s *Store, a record.Addr) []byte {
+	t.Helper()
+	page := s.pageEnd(a) - int64(s.opt.PageSize)
+	for n := int64(readBytes); ; n *= 4 {
+		from := a.Bytes() &^ (hlog.SectorSize - 1)
+		until := min(from+n, page+int64(s.opt.PageSize))
+		buf := s.dev.Buffers().Get(int(until - from))
+		require.NotNil(t, buf)
+		done := make(chan struct{})
+		op := &ioring.Op{Kind: ioring.Read, Off: from, Buf: buf, Done: func(*ioring.Op) { close(done) }}
+		s.dev.Submit([]*ioring.Op{op})
+		<-done
+		require.NoError(t, op.Err)
+		image := bytes.Clone(buf[a.Bytes()-from:])
+		s.dev.Buffers().Put(buf)
+		w0, w1 := record.Words(image)
+		if size := record.Size(w0, w1); size <= len(image) || until == page+int64(s.opt.PageSize) {
+			_, _, ok := record.Verify(image, s.seedAt(a), a)
+			require.True(t, ok, "the record at %v does not verify", a)
+			return image[:size]
+		}
+	}
+}
