@@ -1,6 +1,9 @@
 package ioring
 
-import "errors"
+import (
+	"errors"
+	"io"
+)
 
 // OpKind says what an Op asks of the device.
 type OpKind uint8
@@ -90,8 +93,41 @@ type Counters struct {
 	InFlight           int64
 }
 
+// MetaWriter writes the new content of a metadata file from front to back. Its
+// life has three steps:
+//
+//  1. CreateMeta: nothing is visible, and the old content stays;
+//  2. Write, any number of times: each is a system call, so pieces of 64 KiB and
+//     more are best; a Write that fails is final, Commit fails with its error;
+//  3. Commit or Abort, once.
+//
+// All calls after the third step fail with fs.ErrClosed, so Abort may be
+// deferred; all calls after the device was closed fail with ErrClosed, and the
+// device has then thrown the content away. One goroutine at a time may use it.
+type MetaWriter interface {
+	io.Writer
+	// Commit puts the content in the place of the old one in one step, and
+	// returns when content and directory entry are durable. If it fails with
+	// anything but ErrSyncFailed the old content is still there.
+	Commit() error
+	// Abort throws the content away.
+	Abort() error
+}
+
+// MetaReader reads the content that a metadata file had when it was opened,
+// also when it is replaced or removed meanwhile. It is safe for concurrent use,
+// except that nobody may be in ReadAt when Close is called. After Close all calls
+// but Size fail with fs.ErrClosed; after the device was closed ReadAt fails with
+// ErrClosed, and Close has still to be called.
+type MetaReader interface {
+	io.ReaderAt
+	io.Closer
+	// Size is the number of bytes.
+	Size() int64
+}
+
 // Device is one directory: a flat address space of bytes cut into segments of
-// equal size, and a few small metadata files. All methods are safe for
+// equal size, and a few metadata files. All methods are safe for
 // concurrent use.
 type Device interface {
 	// Submit starts every op of ops, in any order; the ops of one call are
@@ -115,12 +151,19 @@ type Device interface {
 	// Buffers is the device's staging memory for reads.
 	Buffers() *Buffers
 
-	// ReadMeta returns the content of a metadata file, or ErrNoMeta.
+	// ReadMeta returns the content of a metadata file of at most 1 GiB, or
+	// ErrNoMeta.
 	ReadMeta(name string) ([]byte, error)
 	// WriteMeta replaces a metadata file in one step and returns when content
 	// and directory entry are durable: after a crash either the old or the new
 	// content is there, whole.
 	WriteMeta(name string, data []byte) error
+	// CreateMeta is WriteMeta for content that shall not be held in memory: it
+	// keeps the promise of WriteMeta at Commit. Several may be open, for one
+	// name too; the last Commit wins.
+	CreateMeta(name string) (MetaWriter, error)
+	// OpenMeta is ReadMeta for content of any size.
+	OpenMeta(name string) (MetaReader, error)
 	// RemoveMeta removes a metadata file durably; a missing one is no error.
 	RemoveMeta(name string) error
 	// ListMeta lists the metadata files, sorted by name.

@@ -216,6 +216,32 @@ func (d *disk) WriteMeta(name string, data []byte) error {
 	return d.whileOpen(func() error { return d.volume.writeMeta(name, data) })
 }
 
+// CreateMeta implements Device.
+func (d *disk) CreateMeta(name string) (w MetaWriter, err error) {
+	err = d.whileOpen(func() error {
+		inside, err := d.volume.createMeta(name)
+		w = &diskMetaWriter{disk: d, inside: inside}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// OpenMeta implements Device.
+func (d *disk) OpenMeta(name string) (r MetaReader, err error) {
+	err = d.whileOpen(func() error {
+		inside, err := d.volume.openMeta(name)
+		r = &diskMetaReader{disk: d, metaReader: inside}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
 // RemoveMeta implements Device.
 func (d *disk) RemoveMeta(name string) error {
 	return d.whileOpen(func() error { return d.volume.removeMeta(name) })

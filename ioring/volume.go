@@ -22,10 +22,9 @@ import (
 //
 //	seg26-0000000000000003   segment 3 of 2^26 bytes: addresses [3<<26, 4<<26)
 //	NAME.meta                metadata file NAME
-//	NAME.meta.new            a new content of it, being written
+//	NAME.meta.7.new          a new content of it, being written as the 7th
 const (
 	segmentPrefix = "seg"
-	metaSuffix    = ".meta"
 	newSuffix     = ".new"
 
 	filePerm = 0o600
@@ -33,9 +32,6 @@ const (
 
 	// sectorMax is assumed where the sector size cannot be found out.
 	sectorMax = 4096
-
-	// metaSizeMax bounds what ReadMeta reads into the heap.
-	metaSizeMax = 1 << 30
 )
 
 // volume is a directory of segment files seen as one address space. It knows
@@ -54,7 +50,10 @@ type volume struct {
 		segments map[int64]*segment
 		dirty    []*segment // written since the last sync; each holds a reference
 		dirDirty bool       // a segment was made since the last sync
+		streams  map[*metaWriter]bool
 	}
+
+	streams atomic.Uint64 // metadata streams made so far; their names count them
 
 	// failed is the first failed sync, wrapped for callers; set once, then final.
 	failed atomic.Pointer[error]
@@ -101,7 +100,12 @@ func openVolume(path string, segmentSize int64, noDirect bool) (*volume, error) 
 	}
 	v := &volume{dir: dir, path: path, shift: uint(bits.TrailingZeros64(uint64(segmentSize)))}
 	v.mu.segments = make(map[int64]*segment)
+	v.mu.streams = make(map[*metaWriter]bool)
 	if err := v.measure(noDirect); err != nil {
+		v.close()
+		return nil, err
+	}
+	if err := v.removeLeftovers(); err != nil {
 		v.close()
 		return nil, err
 	}
@@ -227,7 +231,12 @@ func (v *volume) close() error {
 		s.release()
 	}
 	v.mu.dirty, v.mu.segments = nil, nil
+	streams := v.mu.streams
+	v.mu.streams = nil
 	v.mu.Unlock()
+	for w := range streams {
+		_ = w.discard() // what stays is removed by the next open
+	}
 	return v.dir.Close()
 }
 
@@ -401,109 +410,6 @@ func (v *volume) discard(until int64) error {
 		}
 	}
 	return nil
-}
-
-// readMeta returns the content of a metadata file.
-func (v *volume) readMeta(name string) ([]byte, error) {
-	if err := CheckMetaName(name); err != nil {
-		return nil, err
-	}
-	fd, err := openAt(int(v.dir.Fd()), name+metaSuffix, unix.O_RDONLY|unix.O_NONBLOCK)
-	if errors.Is(err, unix.ENOENT) {
-		return nil, fmt.Errorf("%w: %s", ErrNoMeta, name)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read metadata %s: %w", name, err)
-	}
-	file := os.NewFile(uintptr(fd), name)
-	defer file.Close()
-	st, err := file.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("read metadata %s: %w", name, err)
-	}
-	if !st.Mode().IsRegular() || st.Size() > metaSizeMax {
-		return nil, fmt.Errorf("read metadata %s: not a regular file of at most %d bytes", name, metaSizeMax)
-	}
-	data := make([]byte, st.Size())
-	for n := 0; n < len(data); {
-		k, err := file.ReadAt(data[n:], int64(n))
-		if n += k; err != nil && n < len(data) {
-			return nil, fmt.Errorf("read metadata %s: %w", name, err)
-		}
-	}
-	return data, nil
-}
-
-// writeMeta replaces a metadata file: new file, sync, rename, sync directory.
-func (v *volume) writeMeta(name string, data []byte) error {
-	if err := CheckMetaName(name); err != nil {
-		return err
-	}
-	if len(data) > metaSizeMax {
-		return fmt.Errorf("write metadata %s: %d bytes, at most %d", name, len(data), metaSizeMax)
-	}
-	if err := v.stuck(); err != nil {
-		return err
-	}
-	fresh := name + metaSuffix + newSuffix
-	if err := v.writeFile(fresh, data); err != nil {
-		_ = v.unlink(fresh)
-		return fmt.Errorf("write metadata %s: %w", name, err)
-	}
-	dir := int(v.dir.Fd())
-	if err := unix.Renameat(dir, fresh, dir, name+metaSuffix); err != nil {
-		_ = v.unlink(fresh)
-		return fmt.Errorf("write metadata %s: %w", name, err)
-	}
-	if err := v.syncDir(); err != nil {
-		return v.fail(err)
-	}
-	return nil
-}
-
-func (v *volume) writeFile(name string, data []byte) error {
-	fd, err := openAt(int(v.dir.Fd()), name, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC)
-	if err != nil {
-		return err
-	}
-	file := os.NewFile(uintptr(fd), name)
-	if _, err = file.Write(data); err == nil {
-		err = file.Sync()
-	}
-	return errors.Join(err, file.Close())
-}
-
-// removeMeta removes a metadata file durably.
-func (v *volume) removeMeta(name string) error {
-	if err := CheckMetaName(name); err != nil {
-		return err
-	}
-	if err := v.stuck(); err != nil {
-		return err
-	}
-	if err := v.unlink(name + metaSuffix); err != nil {
-		return fmt.Errorf("remove metadata %s: %w", name, err)
-	}
-	if err := v.syncDir(); err != nil {
-		return v.fail(err)
-	}
-	return nil
-}
-
-// listMeta lists the metadata files.
-func (v *volume) listMeta() ([]string, error) {
-	names, err := v.list()
-	if err != nil {
-		return nil, err
-	}
-	var metas []string
-	for _, name := range names {
-		meta, ok := strings.CutSuffix(name, metaSuffix)
-		if ok && CheckMetaName(meta) == nil {
-			metas = append(metas, meta)
-		}
-	}
-	return metas, nil
 }
 
 // list returns the names in the directory, sorted. It opens it anew, because

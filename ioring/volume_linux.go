@@ -103,3 +103,31 @@ func allocate(fd int, size int64) error {
 
 // syncData makes a file's bytes durable, with what is needed to find them.
 func syncData(file *os.File) error { return unix.Fdatasync(int(file.Fd())) }
+
+// startWriteBack begins to write a range of a file to the disk. It is no sync:
+// neither the disk's cache nor the way to the bytes is made safe.
+func startWriteBack(file *os.File, off, n int64) error {
+	return syncRange(file, off, n, unix.SYNC_FILE_RANGE_WRITE)
+}
+
+// finishWriteBack waits until a range has been written, which on its own or with
+// startWriteBack bounds what is dirty, and lets the page cache forget it.
+func finishWriteBack(file *os.File, off, n int64) error {
+	const all = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
+	if err := syncRange(file, off, n, all); err != nil {
+		return err
+	}
+	_ = unix.Fadvise(int(file.Fd()), off, n, unix.FADV_DONTNEED)
+	return nil
+}
+
+func syncRange(file *os.File, off, n int64, flags int) error {
+	err := retry(func() error { return unix.SyncFileRange(int(file.Fd()), off, n, flags) })
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil // the sync at the end has all the work then
+	}
+	return err
+}
+
+// dropCached lets the page cache forget what of a file is clean.
+func dropCached(file *os.File) { _ = unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED) }

@@ -38,6 +38,9 @@ func Contract(t *testing.T, open func(t *testing.T) ioring.Device) {
 		{"SubmitFromDone", contractFromDone},
 		{"SyncAfterWrites", contractSync},
 		{"Metadata", contractMeta},
+		{"MetadataStreams", contractStreams},
+		{"MetadataStreamsRandom", contractStreamsRandom},
+		{"MetadataStreamsClosed", contractStreamsClosed},
 		{"Counters", contractCounters},
 		{"CloseInFlight", contractClose},
 	} {

@@ -66,6 +66,8 @@ type Fault struct {
 		open     int       // ops between Submit and the end of Done
 		failed   error     // a sync failed; final
 		meta     error     // what changes of metadata fail with
+		write    countdown // to a Write of a metadata stream
+		commit   countdown // to a Commit of one
 		closed   bool
 		injected ioring.Counters // what the device inside does not know of
 	}
@@ -121,8 +123,8 @@ func (f *Fault) Reorder(window int) {
 	f.mu.window = window
 }
 
-// FailMeta makes every change of metadata fail with err, without any effect,
-// until it is called with nil.
+// FailMeta makes every change of metadata, and every step of a stream but Abort,
+// fail with err and without any effect, until it is called with nil.
 func (f *Fault) FailMeta(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

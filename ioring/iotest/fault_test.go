@@ -141,3 +141,56 @@ func TestFault_Delay(t *testing.T) {
 	require.NoError(t, f.Close())
 	require.True(t, answered)
 }
+
+// One step of a stream must fail, the k-th, and with it that stream and no other.
+func TestFault_FailStream(t *testing.T) {
+	f := newFault()
+	require.NoError(t, f.WriteMeta("x", []byte("old")))
+	stream := func() (written int, err error) {
+		w, err := f.CreateMeta("x")
+		require.NoError(t, err)
+		for range 2 {
+			n, _ := w.Write([]byte("1234")) // Commit says what went wrong
+			written += n
+		}
+		err = w.Commit()
+		require.ErrorIs(t, w.Abort(), fs.ErrClosed)
+		return written, err
+	}
+	f.FailStreamWrite(4, syscall.ENOSPC)
+	_, err := stream()
+	require.NoError(t, err)
+	require.NoError(t, f.WriteMeta("x", []byte("old")), "not a stream")
+	n, err := stream()
+	require.ErrorIs(t, err, syscall.ENOSPC)
+	require.Equal(t, 4+2, n)
+	f.FailStreamWrite(1, syscall.EIO)
+	n, err = stream()
+	require.ErrorIs(t, err, syscall.EIO)
+	require.Equal(t, 2, n, "nothing follows the gap")
+	f.FailStreamCommit(1, syscall.EIO)
+	_, err = stream()
+	require.ErrorIs(t, err, syscall.EIO)
+	data, err := f.ReadMeta("x")
+	require.NoError(t, err)
+	require.Equal(t, "old", string(data))
+	require.EqualValues(t, 3, f.Counters().Errors)
+	f.FailStreamCommit(1, syscall.EIO)
+	f.FailStreamCommit(0, nil)
+	_, err = stream()
+	require.NoError(t, err)
+
+	w, err := f.CreateMeta("x")
+	require.NoError(t, err)
+	f.FailMeta(fs.ErrPermission)
+	_, err = f.CreateMeta("y")
+	require.ErrorIs(t, err, fs.ErrPermission)
+	_, err = w.Write([]byte("z"))
+	require.ErrorIs(t, err, fs.ErrPermission)
+	f.FailMeta(nil)
+	require.ErrorIs(t, w.Commit(), fs.ErrPermission)
+	data, err = f.ReadMeta("x")
+	require.NoError(t, err)
+	require.Equal(t, "12341234", string(data))
+	require.NoError(t, f.Close())
+}

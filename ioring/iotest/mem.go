@@ -98,13 +98,19 @@ const (
 	EventDiscard    EventKind = "discard"
 	EventWriteMeta  EventKind = "write meta"
 	EventRemoveMeta EventKind = "remove meta"
+	// The steps of a metadata stream. Only its commit changes what a crash
+	// leaves; the others are events so that a crash can come between them.
+	EventCreateMeta EventKind = "create meta"
+	EventStreamMeta EventKind = "stream meta"
+	EventCommitMeta EventKind = "commit meta"
+	EventAbortMeta  EventKind = "abort meta"
 )
 
 // Event is one change, in the order they took effect.
 type Event struct {
 	Kind EventKind
 	Off  int64  // write: address; discard: until
-	Len  int    // write, write meta: bytes
+	Len  int    // write, write meta, stream meta: bytes; commit meta: bytes in all
 	Name string // metadata
 }
 

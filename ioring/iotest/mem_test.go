@@ -240,3 +240,51 @@ func TestMem_Corrupt(t *testing.T) {
 	require.Equal(t, "a?", content(t, m, 0, 2))
 	require.Equal(t, "a?", content(t, m.CrashImage(iotest.CrashOptions{}), 0, 2))
 }
+
+// A crash inside a stream must leave the old content, one after its commit the
+// new, and each step must be a place to crash at.
+func TestMem_CreateMeta_Cuts(t *testing.T) {
+	m := iotest.NewMem(iotest.MemOptions{})
+	require.NoError(t, m.WriteMeta("x", []byte("old")))
+	stream := func() error {
+		w, err := m.CreateMeta("x")
+		if err != nil {
+			return err
+		}
+		for _, piece := range []string{"ne", "w"} {
+			if _, err := w.Write([]byte(piece)); err != nil {
+				require.ErrorIs(t, w.Commit(), iotest.ErrPowerCut, "nothing can follow a gap")
+				return err
+			}
+		}
+		return w.Commit()
+	}
+	after := func() string {
+		data, err := m.CrashImage(iotest.CrashOptions{Keep: 1}).ReadMeta("x")
+		require.NoError(t, err)
+		return string(data)
+	}
+	for n := range 4 {
+		m.FailAfter(n)
+		require.ErrorIs(t, stream(), iotest.ErrPowerCut)
+		m.FailAfter(-1)
+		require.Equal(t, "old", after(), "%d steps", n)
+	}
+	var seen []iotest.Event
+	m.OnOp(func(_ int, e iotest.Event) {
+		seen = append(seen, e)
+		require.Equal(t, "old", after(), "%v", e)
+	})
+	require.NoError(t, stream())
+	m.OnOp(nil)
+	require.Equal(t, []iotest.Event{
+		{Kind: iotest.EventCreateMeta, Name: "x"}, {Kind: iotest.EventStreamMeta, Name: "x", Len: 2},
+		{Kind: iotest.EventStreamMeta, Name: "x", Len: 1}, {Kind: iotest.EventCommitMeta, Name: "x", Len: 3},
+	}, seen)
+	require.Equal(t, "new", after())
+	r, err := m.OpenMeta("x")
+	require.NoError(t, err)
+	m.FailAfter(0)
+	_, err = r.ReadAt(make([]byte, 1), 0)
+	require.ErrorIs(t, err, iotest.ErrPowerCut)
+}
