@@ -116,7 +116,7 @@ func TestCold_SameKey(t *testing.T) {
 	undo := f.delay(ioring.Read, 20*time.Millisecond)
 	defer undo()
 	w := f.dial()
-	for i := range 50 {
+	for i := range 12 {
 		k, old := coldKey(i), coldContent(i)
 		script := [][]byte{
 			request(0, "get", k), request(1, "append", k, []byte("!")), request(2, "get", k),
@@ -249,6 +249,20 @@ func TestCold_Drain(t *testing.T) {
 	require.Equal(t, map[uint32]any{1: coldContent(0), 2: int64(coldValue + 1), 3: true}, got)
 	for _, x := range []*wire{w, deaf, idle, half} {
 		x.closed()
+	}
+}
+
+// TestDaemon_StopsAtOnce: a daemon that waits for drain_timeout although every
+// answer has been taken.
+func TestDaemon_StopsAtOnce(t *testing.T) {
+	for range 30 {
+		d := start(t, nil)
+		w := d.dial()
+		w.want(true, "put", []byte("k"), []byte("v"), opt{"sync": true})
+		began := time.Now()
+		d.stop()
+		require.Less(t, time.Since(began), d.cfg.DrainTimeout/2)
+		w.closed()
 	}
 }
 

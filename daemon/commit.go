@@ -176,7 +176,6 @@ func (c *conn) helper() {
 		if c.flight.unanswered == 0 {
 			c.trim()
 		}
-		c.account()
 		c.changed.Broadcast()
 		c.mu.Unlock()
 		c.flush()
@@ -194,6 +193,7 @@ func (c *conn) takeCompletions() {
 			handedOut = true
 			c.unpark(op)
 		})
+		c.account()
 	}
 }
 

@@ -95,6 +95,7 @@ func Run(ctx context.Context, cfg Config, env Environment) error {
 	manager.send("STOPPING", "finishing requests")
 	err = errors.Join(err, s.drain())
 	manager.send("", "closing the store")
+	s.log.Info("closing the store")
 	err = errors.Join(err, s.closeStore())
 	s.log.Info("stopped")
 	return err
@@ -250,7 +251,9 @@ func turnAway(socket *net.UnixConn) {
 // drain lets every connection finish what it has read, but no longer than
 // drain_timeout; then it cuts them off.
 func (s *server) drain() error {
-	for _, c := range s.connections() {
+	open := s.connections()
+	s.log.Info("stopping", "connections", len(open))
+	for _, c := range open {
 		c.stop(false)
 	}
 	if s.allDone(s.settings().DrainTimeout) {

@@ -162,7 +162,11 @@ func TestDaemon_Vanished(t *testing.T) {
 	w := d.dial()
 	w.want(true, "put", []byte("k"), bytes.Repeat([]byte("v"), 1<<20))
 	before := heap()
-	for i := range 20 {
+	rounds := 20
+	if testing.Short() {
+		rounds = 4
+	}
+	for i := range rounds {
 		half := dialPath(t, d.cfg.Socket)
 		b := request(1, "put", []byte("half"), make([]byte, 10<<20))
 		half.send(b[:5<<20+i])

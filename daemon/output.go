@@ -25,6 +25,7 @@ type output struct {
 	unsent  int // bytes taken from ready and not sent; guarded by conn.mu
 	// gathering is the bytes of mget answers that are being put together.
 	gathering int
+	slow      bool // see pace
 	// accounted is what this connection has added to server.queued.
 	accounted int
 
@@ -76,22 +77,27 @@ var errAnswersSpent = &ipc.Error{Code: ipc.CodeBusy, Message: "the memory for an
 
 // pace waits until the answers that are queued are within their bound, but no
 // longer than paceMax: what comes from the disk is not to pile up before a
-// client that takes its answers.
+// client that takes its answers. One that was waited for in vain is not waited
+// for again until it has caught up.
 func (c *conn) pace() {
 	o := &c.output
-	if len(o.ready)+o.unsent <= c.limits.Queued {
+	behind := func() bool { return len(o.ready)+o.unsent > c.limits.Queued }
+	if !behind() {
+		o.slow = false
+		return
+	}
+	if o.slow {
 		return
 	}
 	c.unlocked(c.flush)
-	late := false
 	timer := time.AfterFunc(paceMax, func() {
 		c.mu.Lock()
-		late = true
+		o.slow = behind()
 		c.changed.Broadcast()
 		c.mu.Unlock()
 	})
 	defer timer.Stop()
-	for len(o.ready)+o.unsent > c.limits.Queued && !c.dead && !late {
+	for behind() && !c.dead && !o.slow {
 		c.changed.Wait()
 	}
 }
@@ -124,6 +130,9 @@ func (c *conn) flush() {
 		o.writing = false
 		o.keep(answers)
 		c.account()
+		if c.stopping {
+			c.changed.Broadcast() // finish may wait for this very write
+		}
 	}
 	c.mu.Unlock()
 }
