@@ -98,7 +98,9 @@ func (c *conn) durable() uint64 {
 	return c.owner.durable.Load()
 }
 
-// checkpoint takes a checkpoint beside the connection's other requests.
+// checkpoint takes a checkpoint beside the connection's other requests. While
+// the engine has no index snapshots, "full" is what "log" is: it recovers the
+// same state by replaying the log.
 func (c *conn) checkpoint(k call) {
 	e := event{checkpoint: &k, applied: c.writes.applied()}
 	options := engine.CheckpointOptions{Kind: engine.LogCheckpoint, Cookie: append([]byte(nil), c.call.Checkpoint.Cookie...)}
