@@ -358,6 +358,10 @@ func (s *Session) retryStarving(fn func(*Op)) {
 		return
 	}
 	for _, r := range starving {
+		if r.p == nil {
+			s.forget(r) // given up
+			continue
+		}
 		s.aim(r, r.addr, r.size)
 	}
 	for _, p := range hungry {

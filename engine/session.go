@@ -84,6 +84,11 @@ func (s *Session) Close() {
 		return
 	}
 	s.wait(func(*Op) {})
+	for s.queue.inFlight > 0 {
+		// Reads that were given up still hold staging memory.
+		s.store.opt.Runner.Wait(s.ready)
+		s.complete(nil)
+	}
 	s.tally.flush(&s.store.stats, nil)
 	s.closed = true
 	s.slot.Release()

@@ -653,3 +653,21 @@ func TestSession_AddZero(t *testing.T) {
 	checkLen(t, s, 1)
 	require.NoError(t, s.Close())
 }
+
+// TestSession_GivenUpRead: the buffer of an early read that nobody needed in the
+// end stays with a session that has been closed.
+func TestSession_GivenUpRead(t *testing.T) {
+	s, dev := openCold(t, nil)
+	n := s.NewSession()
+	require.NoError(t, n.Put([]byte("cold"), []byte("old")))
+	evict(t, s, n)
+	dev.Inject(iotest.Rule{Kind: ioring.Read, Match: iotest.Nth(2), Delay: 30 * time.Millisecond})
+	n.Do([]Op{
+		{Kind: OpAppend, Key: []byte("cold"), Value: []byte("er")}, // moves the key to memory
+		{Kind: OpExists, Key: []byte("cold")},                      // its read has begun by then
+	})
+	require.NotZero(t, s.dev.Buffers().InUse(), "the second read is still on its way")
+	n.Close()
+	checkStore(t, s)
+	require.NoError(t, s.Close())
+}
