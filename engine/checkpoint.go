@@ -10,26 +10,38 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+
+	"rskv/engine/internal/record"
+	"rskv/ioring"
 )
 
 // CheckpointKind says what a checkpoint contains.
 type CheckpointKind uint8
 
 const (
-	// LogCheckpoint is a commit with a name: the log up to it is durable, and a
-	// metadata file says so. Recovery replays the log.
-	LogCheckpoint CheckpointKind = iota + 1
+	// FullCheckpoint is an index snapshot and the commit that makes it valid:
+	// recovery loads the one and replays the log from where it began.
+	FullCheckpoint CheckpointKind = iota + 1
+	// LogCheckpoint is a commit only: recovery to it replays more of the log.
+	LogCheckpoint
+	// IndexCheckpoint is taken for the snapshot; since no snapshot is valid
+	// without a commit behind it, it contains the same as a full one.
+	IndexCheckpoint
 )
 
 const (
 	// CookieMax is the largest cookie in bytes.
 	CookieMax = 64 << 10
-	// checkpointsKept is how many metadata files stay.
-	checkpointsKept = 3
+	// CheckpointsKeptDefault is how many checkpoints stay.
+	CheckpointsKeptDefault = 3
+	// CheckpointDistanceDefault is how much log, in bytes, a recovery replays
+	// before a new snapshot is due; a snapshot is never taken before twice its
+	// own size has been written.
+	CheckpointDistanceDefault = 1 << 30
 
 	checkpointPrefix = "checkpoint-"
 	checkpointMagic  = "rskvCKPT"
-	checkpointFixed  = 80
+	checkpointFixed  = 104
 )
 
 // ErrBadCheckpoint: the options of a checkpoint are not possible.
@@ -44,56 +56,40 @@ type CheckpointOptions struct {
 
 // CheckpointInfo describes a checkpoint that is on stable storage.
 type CheckpointInfo struct {
-	Version uint64 // of the commit, its name
+	Version uint64 // of its commit: its name
 	Kind    CheckpointKind
 	Time    time.Time
 	Begin   int64 // byte address the log begins at
 	Tail    int64 // byte address up to which it is durable
 	Keys    int64
-	Bytes   int64         // written for it: log and metadata
+	Bytes   int64         // of its files, besides the log
 	Took    time.Duration // zero when read back
 	Cookie  []byte
+
+	snapshot   uint64      // number in the name of the snapshot file; 0: none
+	start, end record.Addr // of the snapshot
+	counts     []byte      // of all ledgers, as commit records hold them
 }
 
 // Checkpoint makes everything applied before the call durable under a name: the
-// version of its commit. Operations go on meanwhile.
+// version of its commit. Operations go on meanwhile. If ctx ends first, Checkpoint
+// returns its error and the checkpoint goes on.
 func (s *Store) Checkpoint(ctx context.Context, opt CheckpointOptions) (CheckpointInfo, error) {
-	if opt.Kind != LogCheckpoint || len(opt.Cookie) > CookieMax {
+	if opt.Kind < FullCheckpoint || opt.Kind > IndexCheckpoint || len(opt.Cookie) > CookieMax {
 		return CheckpointInfo{}, fmt.Errorf("%w: kind %d, cookie of %d bytes (at most %d)", ErrBadCheckpoint, opt.Kind, len(opt.Cookie), CookieMax)
 	}
-	s.checkpoint.Lock()
-	defer s.checkpoint.Unlock()
-	start, before := s.opt.Clock.Monotonic(), s.log.Durable()
-	version, err := s.Sync(ctx)
-	if err != nil {
-		return CheckpointInfo{}, err
+	r := &checkpointRequest{CheckpointOptions: opt, done: make(chan struct{})}
+	s.checkpoints.ask(r)
+	if ctx.Done() == nil {
+		s.opt.Runner.Wait(r.done)
+		return r.info, r.err
 	}
-	info := CheckpointInfo{
-		Version: version, Kind: opt.Kind, Time: time.UnixMilli(s.opt.Clock.Wall()), Cookie: opt.Cookie,
-		Begin: s.log.Begin().Bytes(), Tail: s.log.Durable().Bytes(), Keys: s.Len(),
+	select {
+	case <-r.done:
+		return r.info, r.err
+	case <-ctx.Done():
+		return CheckpointInfo{}, ctx.Err()
 	}
-	b := info.encode()
-	info.Bytes = info.Tail - before.Bytes() + int64(len(b))
-	name := fmt.Sprintf("%s%020d", checkpointPrefix, version)
-	if err := s.dev.WriteMeta(name, b); err != nil {
-		return info, fmt.Errorf("write %s: %w", name, err)
-	}
-	info.Took = time.Duration(s.opt.Clock.Monotonic() - start)
-	return info, s.dropOldCheckpoints()
-}
-
-// dropOldCheckpoints removes all but the newest metadata files.
-func (s *Store) dropOldCheckpoints() error {
-	names, err := s.checkpointNames()
-	if err != nil {
-		return err
-	}
-	for _, name := range names[min(checkpointsKept, len(names)):] {
-		if err := s.dev.RemoveMeta(name); err != nil {
-			return fmt.Errorf("remove %s: %w", name, err)
-		}
-	}
-	return nil
 }
 
 // checkpointNames lists the metadata files, newest first.
@@ -108,33 +104,41 @@ func (s *Store) checkpointNames() ([]string, error) {
 	return names, nil
 }
 
-// Checkpoints lists the checkpoints kept, newest first.
+// Checkpoints lists the checkpoints kept, newest first. A damaged one is left out
+// and reported as an error beside the others.
 func (s *Store) Checkpoints() ([]CheckpointInfo, error) {
-	s.checkpoint.Lock()
-	defer s.checkpoint.Unlock()
 	names, err := s.checkpointNames()
 	if err != nil {
 		return nil, err
 	}
 	var list []CheckpointInfo
+	var errs []error
 	for _, name := range names {
 		b, err := s.dev.ReadMeta(name)
+		if errors.Is(err, ioring.ErrNoMeta) {
+			continue // removed meanwhile
+		}
 		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", name, err)
+			errs = append(errs, fmt.Errorf("read %s: %w", name, err))
+			continue
 		}
 		info, err := decodeCheckpoint(b)
-		if err != nil {
-			return nil, &CorruptError{Where: name, Addr: -1, Err: err}
+		if err != nil || checkpointName(info.Version) != name {
+			errs = append(errs, &CorruptError{Where: name, Addr: -1, Err: err})
+			continue
 		}
 		list = append(list, info)
 	}
-	return list, nil
+	return list, errors.Join(errs...)
 }
+
+func checkpointName(version uint64) string { return fmt.Sprintf("%s%020d", checkpointPrefix, version) }
+func snapshotName(number uint64) string    { return fmt.Sprintf("%s%020d", snapshotPrefix, number) }
 
 // encode returns the bytes of the metadata file: see FORMAT.md.
 func (c *CheckpointInfo) encode() []byte {
 	le := binary.LittleEndian
-	b := make([]byte, checkpointFixed, checkpointFixed+len(c.Cookie)+8)
+	b := make([]byte, checkpointFixed, checkpointFixed+len(c.Cookie)+len(c.counts)+8)
 	copy(b, checkpointMagic)
 	le.PutUint32(b[8:], 1)
 	le.PutUint32(b[12:], uint32(c.Kind))
@@ -143,8 +147,13 @@ func (c *CheckpointInfo) encode() []byte {
 	le.PutUint64(b[32:], uint64(c.Begin))
 	le.PutUint64(b[40:], uint64(c.Tail))
 	le.PutUint64(b[48:], uint64(c.Keys))
-	le.PutUint32(b[56:], uint32(len(c.Cookie)))
-	b = append(b, c.Cookie...)
+	le.PutUint64(b[56:], uint64(c.Bytes))
+	le.PutUint64(b[64:], c.snapshot)
+	le.PutUint64(b[72:], uint64(c.start))
+	le.PutUint64(b[80:], uint64(c.end))
+	le.PutUint32(b[88:], uint32(len(c.Cookie)))
+	le.PutUint32(b[92:], uint32(len(c.counts)))
+	b = append(append(b, c.Cookie...), c.counts...)
 	return le.AppendUint64(b, xxhash.Sum64(b))
 }
 
@@ -157,13 +166,16 @@ func decodeCheckpoint(b []byte) (c CheckpointInfo, err error) {
 		return c, fmt.Errorf("%w %d", ErrFormat, v)
 	}
 	body := b[:len(b)-8]
-	if xxhash.Sum64(body) != le.Uint64(b[len(body):]) || len(body) != checkpointFixed+int(le.Uint32(b[56:])) {
+	cookie, counts := int(le.Uint32(b[88:])), int(le.Uint32(b[92:]))
+	if xxhash.Sum64(body) != le.Uint64(b[len(body):]) || len(body) != checkpointFixed+cookie+counts {
 		return c, errChecksum
 	}
 	return CheckpointInfo{
 		Kind: CheckpointKind(le.Uint32(b[12:])), Version: le.Uint64(b[16:]),
 		Time:  time.UnixMilli(int64(le.Uint64(b[24:]))),
 		Begin: int64(le.Uint64(b[32:])), Tail: int64(le.Uint64(b[40:])), Keys: int64(le.Uint64(b[48:])),
-		Bytes: int64(len(b)), Cookie: body[checkpointFixed:],
+		Bytes: int64(le.Uint64(b[56:])), Cookie: body[checkpointFixed : checkpointFixed+cookie],
+		snapshot: le.Uint64(b[64:]), start: record.Addr(le.Uint64(b[72:])), end: record.Addr(le.Uint64(b[80:])),
+		counts: body[checkpointFixed+cookie:],
 	}, nil
 }

@@ -14,7 +14,7 @@ func TestStore_Checkpoints(t *testing.T) {
 	n := s.NewSession()
 	defer n.Close()
 	var last uint64
-	for i := range checkpointsKept + 2 {
+	for i := range CheckpointsKeptDefault + 2 {
 		require.NoError(t, n.Put([]byte("key"), []byte{byte(i)}))
 		info, err := s.Checkpoint(context.Background(), CheckpointOptions{Kind: LogCheckpoint, Cookie: []byte{7, byte(i)}})
 		require.NoError(t, err)
@@ -24,9 +24,9 @@ func TestStore_Checkpoints(t *testing.T) {
 	}
 	list, err := s.Checkpoints()
 	require.NoError(t, err)
-	require.Len(t, list, checkpointsKept)
+	require.Len(t, list, CheckpointsKeptDefault)
 	require.Equal(t, last, list[0].Version)
-	require.Equal(t, []byte{7, checkpointsKept + 1}, list[0].Cookie)
+	require.Equal(t, []byte{7, CheckpointsKeptDefault + 1}, list[0].Cookie)
 	_, err = s.Checkpoint(context.Background(), CheckpointOptions{Kind: 9})
 	require.ErrorIs(t, err, ErrBadCheckpoint)
 }

@@ -36,7 +36,7 @@ const commitPayload = 64
 const commitMagic = "rskvCMIT"
 
 // waiter is told about the commit that covers what it has written.
-type waiter func(version uint64, err error)
+type waiter func(commitResult)
 
 // committer is the state of the commit task. Fields without a note are owned by
 // the task's step.
@@ -47,13 +47,16 @@ type committer struct {
 	mu struct {
 		sync.Mutex
 		waiters []waiter // of the next commit
+		force   bool     // the next commit is made even if nothing has changed
 		stopped bool
 	}
 
 	state   commitState
 	waiting atomic.Bool // the step wants to be woken when the log moves
 	serving []waiter    // of the commit under way
+	force   bool        // the next one is made in any case
 	end     record.Addr // of the group under way
+	keys    int64       // live keys at its cut
 	lastEnd record.Addr // of the last group cut
 	dataEnd record.Addr // of the last group cut that holds more than its commit record
 	told    record.Addr // what the last commit record says is durable
@@ -83,15 +86,21 @@ func (c *committer) init(s *Store) {
 // goroutine of the engine, when everything applied before the call is durable,
 // or with the error that keeps it from becoming so; it must not block.
 func (s *Store) Commit(fn func(version uint64, err error)) {
-	c := &s.commit
+	s.commit.ask(false, func(r commitResult) { fn(r.version, r.err) })
+}
+
+// ask is Commit with the whole answer. With force there is a new commit even if
+// nothing has changed since the last.
+func (c *committer) ask(force bool, fn waiter) {
 	c.mu.Lock()
 	stopped := c.mu.stopped
 	if !stopped {
 		c.mu.waiters = append(c.mu.waiters, fn)
+		c.mu.force = c.mu.force || force
 	}
 	c.mu.Unlock()
 	if stopped {
-		fn(c.durable.Load(), ErrClosed)
+		fn(commitResult{version: c.durable.Load(), err: ErrClosed})
 		return
 	}
 	c.task.Wake()
@@ -128,7 +137,7 @@ func (c *committer) begin() time.Duration {
 		return -1
 	}
 	now := s.opt.Clock.Monotonic()
-	dirty := s.log.Tail() > c.lastEnd || s.ledgers.pending()
+	dirty := s.log.Tail() > c.lastEnd || s.ledgers.pending() || c.force
 	if !dirty {
 		c.answer(nil)
 	}
@@ -208,6 +217,7 @@ func (c *committer) cut() (ok bool) {
 	if dirty {
 		c.dataEnd = c.end
 	}
+	c.force = false
 	c.counts = s.ledgers.collect(version, c.counts)
 	if changed > 0 {
 		c.encoded = appendCounts(c.encoded[:0], c.counts)
@@ -224,7 +234,8 @@ func (c *committer) encode(version uint64, changed int) {
 	le.PutUint64(b[16:], version)
 	le.PutUint64(b[24:], uint64(s.log.Begin()))
 	le.PutUint64(b[32:], uint64(s.log.Durable()))
-	le.PutUint64(b[40:], uint64(s.live.Load()))
+	c.keys = s.live.Load()
+	le.PutUint64(b[40:], uint64(c.keys))
 	le.PutUint32(b[48:], uint32(s.opt.IndexBits))
 	le.PutUint32(b[52:], uint32(changed))
 	le.PutUint64(b[56:], uint64(s.opt.Clock.Wall()))
@@ -286,7 +297,7 @@ func (c *committer) answer(err error) {
 	serving := c.serving
 	c.serving = nil
 	for _, fn := range serving {
-		fn(c.durable.Load(), err)
+		fn(commitResult{version: c.durable.Load(), end: c.end, keys: c.keys, err: err})
 	}
 }
 

@@ -84,9 +84,13 @@ func TestLedger_Cut(t *testing.T) {
 			})
 		}
 		wait := rng.IntN(300)
-		for range wait {
+		for i := range wait {
 			_, err := s.Sync(context.Background())
 			require.NoError(t, err)
+			if i%32 == 7 {
+				_, err := s.Checkpoint(context.Background(), CheckpointOptions{Kind: FullCheckpoint})
+				require.NoError(t, err)
+			}
 		}
 		image = dev.CrashImage(iotest.CrashOptions{Seed: rng.Uint64(), Keep: rng.Float64(), Tear: 0.5, Reorder: true})
 		wg.Wait()

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"rskv/engine/internal/record"
 )
 
 // Stats is a snapshot of what a store is and has done since it was opened.
@@ -48,6 +50,9 @@ type Stats struct {
 
 	Sessions      int    `json:"sessions"` // that can be resumed
 	Commits       uint64 `json:"commits"`
+	Checkpoints   uint64 `json:"checkpoints"`
+	CheckpointErr uint64 `json:"checkpoints_failed"`
+	ReplayBytes   int64  `json:"replay_bytes"`      // of log that a recovery would replay now
 	HoldP50       int64  `json:"write_hold_p50_ns"` // how long a commit held writes
 	HoldP9999     int64  `json:"write_hold_p9999_ns"`
 	HoldMax       int64  `json:"write_hold_max_ns"`
@@ -70,6 +75,9 @@ type counters struct {
 	readErrors        atomic.Uint64
 	corrupt           atomic.Uint64
 	commits           atomic.Uint64
+	checkpoints       atomic.Uint64
+	checkpointsFailed atomic.Uint64
+	replayFrom        atomic.Uint64 // address a recovery would replay from, in units
 	starved           atomic.Int64  // sessions on the starved list
 	released          atomic.Uint64 // how often memory came back
 
@@ -141,6 +149,8 @@ func (s *Store) Stats() Stats {
 		Retries: c.retries.Load(), SpaceWaits: c.spaceWaits.Load(),
 		ColdReads: c.coldReads.Load(), ColdBytes: c.coldBytes.Load(), ReadErrors: c.readErrors.Load(), Corrupt: c.corrupt.Load(),
 		LogAppended: s.log.Appended(), Commits: c.commits.Load(), Sessions: s.ledgers.size(),
+		Checkpoints: c.checkpoints.Load(), CheckpointErr: c.checkpointsFailed.Load(),
+		ReplayBytes: s.log.Durable().Bytes() - record.Addr(c.replayFrom.Load()).Bytes(),
 		DeviceReads: dev.Reads, DeviceWrites: dev.Writes, DeviceRead: dev.ReadBytes, DeviceWritten: dev.WriteBytes,
 		DeviceSyncs: dev.Syncs, DeviceErrors: dev.Errors,
 	}

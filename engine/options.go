@@ -63,6 +63,15 @@ type Options struct {
 	// being asked; default one second, negative only when asked.
 	CommitInterval time.Duration
 
+	// CheckpointDistance is how much log in bytes a recovery may have to replay
+	// before an index snapshot is taken; default 1 GiB, negative only when asked.
+	CheckpointDistance int64
+	// CheckpointsKept is how many checkpoints stay, 1 to 1000; default 3.
+	CheckpointsKept int
+	// RecoverVersion, if not 0, opens the store as of a checkpoint that was
+	// kept, and discards everything newer for good.
+	RecoverVersion uint64
+
 	// Ledgers is how many ledgers are kept, 1 to LedgersDefault; LedgerExpiry
 	// how long one that nobody uses, default a day.
 	Ledgers      int
@@ -85,6 +94,8 @@ func (o *Options) check() error {
 	def(&o.MaxValue, MaxValueDefault)
 	def(&o.CommitInterval, CommitIntervalDefault)
 	def(&o.IO, ioring.Auto)
+	def(&o.CheckpointDistance, CheckpointDistanceDefault)
+	def(&o.CheckpointsKept, CheckpointsKeptDefault)
 	def(&o.Ledgers, LedgersDefault)
 	def(&o.LedgerExpiry, LedgerExpiryDefault)
 	if o.Random == nil {
@@ -118,6 +129,9 @@ func (o *Options) check() error {
 	}
 	if o.MaxValue < 1 || o.MaxValue > MaxValueDefault {
 		bad("largest value %d: want 1 to %d", o.MaxValue, MaxValueDefault)
+	}
+	if o.CheckpointsKept < 1 || o.CheckpointsKept > 1000 {
+		bad("%d checkpoints kept: want 1 to 1000", o.CheckpointsKept)
 	}
 	if o.Ledgers < 1 || o.Ledgers > LedgersDefault {
 		bad("%d ledgers: want 1 to %d", o.Ledgers, LedgersDefault)

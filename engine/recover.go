@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 
 	"rskv/engine/internal/hlog"
 	"rskv/engine/internal/index"
@@ -15,6 +17,7 @@ import (
 // Recovery says what Open found in the log.
 type Recovery struct {
 	Version   uint64 // of the last commit, 0 in a new store
+	Snapshot  uint64 // of the checkpoint whose snapshot was loaded, 0: none
 	Keys      int64  // live keys
 	Records   uint64 // records replayed
 	Bytes     int64  // log replayed
@@ -24,7 +27,11 @@ type Recovery struct {
 	commit record.Addr // of the last commit record
 	next   uint64      // version counter to go on from
 
-	history LedgerHistory
+	newest uint64      // highest version there was, if some were discarded
+	from   record.Addr // where the replay began
+
+	snapshotBytes int64 // size of the snapshot loaded
+	history       LedgerHistory
 }
 
 // readAhead is how many pages are read ahead of the replay.
@@ -35,31 +42,41 @@ const readAhead = 4
 // The log is its spans in order, each from its start to its end. Only the last
 // one may be open, after a crash: its end is where the last valid commit group
 // ends. That is found first, by verifying every record up to the first that does
-// not hold; then everything up to there is replayed. A record replaces what the
-// index had for its chain; since the log is in order, the last one wins, and the
-// links between records are right already.
+// not hold, from where the newest checkpoint began to be copied. Then the newest
+// index snapshot that is sound, and that a commit makes valid, is loaded, and the
+// log from its start on is replayed; without one, the whole log. A record
+// replaces what the index had for its chain; since the log is in order, the last
+// one wins, and the links between records are right already.
 func (s *Store) recover(m *manifest.Manifest) error {
-	if n := len(m.Spans); n > 0 && m.Spans[n-1].End == 0 {
-		last := &m.Spans[n-1]
-		end, seen, err := s.findEnd(m, *last)
-		if err != nil {
-			return err
-		}
-		last.End = end
-		s.recovery.Discarded = int64(seen-end) * record.Unit
+	list, err := s.usableCheckpoints()
+	if err != nil {
+		return err
+	}
+	end, err := s.settleEnd(m, list)
+	if err != nil {
+		return err
+	}
+	if list, err = s.chooseVersion(m, list, &end); err != nil {
+		return err
+	}
+	if err := s.loadNewest(m, list, end); err != nil {
+		return err
 	}
 	for _, span := range m.Spans {
-		if span.End <= m.Begin || span.Start == span.End {
+		if span.Start == span.End {
+			continue
+		}
+		s.recovery.end = span.End
+		if span.End <= s.recovery.from {
 			continue
 		}
 		if err := s.replay(m, span); err != nil {
 			return err
 		}
-		s.recovery.end = span.End
 	}
 	// A commit that was cut but not durable when the last run ended may have
 	// used one more number.
-	s.recovery.next = s.recovery.Version + 1
+	s.recovery.next = max(s.recovery.Version, s.recovery.newest) + 1
 	if s.recovery.Version == 0 {
 		s.recovery.next = 0
 	}
@@ -68,16 +85,141 @@ func (s *Store) recover(m *manifest.Manifest) error {
 	return nil
 }
 
+// usableCheckpoints lists the sound checkpoints, newest first.
+func (s *Store) usableCheckpoints() ([]CheckpointInfo, error) {
+	list, err := s.Checkpoints()
+	if err != nil && !errors.Is(err, ErrCorrupt) {
+		return nil, err
+	}
+	if err != nil {
+		s.opt.Logger.Warn("checkpoint is damaged and not used", slog.Any("error", err))
+	}
+	return list, nil
+}
+
+// settleEnd finds where the log ends, and notes it in the manifest's last span.
+func (s *Store) settleEnd(m *manifest.Manifest, list []CheckpointInfo) (record.Addr, error) {
+	if len(m.Spans) == 0 {
+		return 0, nil
+	}
+	last := &m.Spans[len(m.Spans)-1]
+	if last.End == 0 {
+		from := last.Start
+		for _, c := range list {
+			if c.snapshot != 0 && c.start > from {
+				from = c.start
+				break
+			}
+		}
+		end, seen, err := s.findEnd(m, *last, from)
+		if err != nil {
+			return 0, err
+		}
+		last.End = end
+		s.recovery.Discarded = int64(seen-end) * record.Unit
+	}
+	if len(list) > 0 && list[0].Tail > last.End.Bytes() {
+		return 0, corrupt("committed log", last.End, fmt.Errorf("checkpoint %d was durable up to 0x%x", list[0].Version, list[0].Tail))
+	}
+	return last.End, nil
+}
+
+// chooseVersion cuts the log off behind the checkpoint that the options ask for.
+func (s *Store) chooseVersion(m *manifest.Manifest, list []CheckpointInfo, end *record.Addr) ([]CheckpointInfo, error) {
+	version := s.opt.RecoverVersion
+	if version == 0 {
+		return list, nil
+	}
+	i := slices.IndexFunc(list, func(c CheckpointInfo) bool { return c.Version == version })
+	if i < 0 {
+		var kept []uint64
+		for _, c := range list {
+			kept = append(kept, c.Version)
+		}
+		return nil, fmt.Errorf("%w: version %d is not kept, these are: %v", ErrBadCheckpoint, version, kept)
+	}
+	// Numbers are never used twice, not even those of what is discarded.
+	newest, err := s.newestVersion(m, list)
+	if err != nil {
+		return nil, err
+	}
+	s.recovery.newest = newest
+	tail := record.Addr(list[i].Tail / record.Unit)
+	n := len(m.Spans)
+	for n > 0 && m.Spans[n-1].Start >= tail {
+		n--
+	}
+	m.Spans = m.Spans[:n]
+	s.recovery.Discarded += int64(*end-tail) * record.Unit
+	*end, m.Spans[n-1].End = tail, tail
+	for _, c := range list[:i] {
+		s.stale = append(s.stale, checkpointName(c.Version))
+	}
+	return list[i:], nil
+}
+
+// newestVersion is the version of the last commit in the log.
+func (s *Store) newestVersion(m *manifest.Manifest, list []CheckpointInfo) (newest uint64, err error) {
+	from := record.Addr(list[0].Tail / record.Unit)
+	newest = list[0].Version
+	for _, span := range m.Spans {
+		if span.End <= from {
+			continue
+		}
+		r := s.newScan(m, span, from)
+		for r.at < span.End && err == nil {
+			var w0, w1 uint64
+			var body []byte
+			if _, w0, w1, body, err = r.next(); err == nil && isCommit(w0, w1) {
+				var c commitInfo
+				if c, err = decodeCommit(body, span.Generation); err == nil {
+					newest = max(newest, c.version)
+				}
+			}
+		}
+		r.close()
+	}
+	return newest, err
+}
+
+// loadNewest loads the newest snapshot that is sound and valid, and sets from
+// where the log is replayed.
+func (s *Store) loadNewest(m *manifest.Manifest, list []CheckpointInfo, end record.Addr) error {
+	s.recovery.from = m.Begin
+	for _, c := range list {
+		if c.snapshot == 0 || c.end > end {
+			continue
+		}
+		ok, err := s.loadSnapshot(m, snapshotName(c.snapshot), c.start)
+		if ok {
+			s.recovery.from = max(c.start, m.Begin)
+			s.recovery.snapshotBytes, s.recovery.Snapshot = c.Bytes, c.Version
+			s.ledgers.restore(c.counts)
+			return nil
+		}
+		s.index.Clear()
+		switch {
+		case err == nil: // an index of another size: the log has everything
+		case errors.Is(err, ErrCorrupt), errors.Is(err, ioring.ErrNoMeta):
+			s.opt.Logger.Warn("snapshot is damaged and not used", slog.Any("error", err))
+		default:
+			return err
+		}
+	}
+	return nil
+}
+
 // findEnd returns the end of the last valid commit group of an open span, and
-// the first address that does not verify.
+// the first address that does not verify, looking from a record border on that
+// is known to be committed.
 //
 // What does not verify may be a torn tail or damage. Every commit record tells
 // up to where the log was durable when it was cut, so a valid one behind the
 // place, that says that the place was durable, makes it damage.
-func (s *Store) findEnd(m *manifest.Manifest, span manifest.Span) (end, seen record.Addr, err error) {
-	r := s.newScan(m, span)
+func (s *Store) findEnd(m *manifest.Manifest, span manifest.Span, from record.Addr) (end, seen record.Addr, err error) {
+	r := s.newScan(m, span, from)
 	defer r.close()
-	end, _, err = r.lastCommit(span.Start)
+	end, _, err = r.lastCommit(from)
 	if !errors.Is(err, errLogEnd) {
 		return 0, 0, err
 	}
@@ -140,8 +282,9 @@ func isCommit(w0, w1 uint64) bool {
 
 // replay applies the records of a span up to its end.
 func (s *Store) replay(m *manifest.Manifest, span manifest.Span) error {
-	r := s.newScan(m, span)
+	r := s.newScan(m, span, s.recovery.from)
 	defer r.close()
+	first := r.at
 	for r.at < span.End {
 		a, w0, w1, body, err := r.next()
 		if errors.Is(err, errLogEnd) {
@@ -166,7 +309,7 @@ func (s *Store) replay(m *manifest.Manifest, span manifest.Span) error {
 			}
 		}
 	}
-	s.recovery.Bytes += int64(span.End-span.Start) * record.Unit
+	s.recovery.Bytes += int64(span.End-first) * record.Unit
 	return nil
 }
 
@@ -229,17 +372,15 @@ type scanPage struct {
 	done chan struct{}
 }
 
-func (s *Store) newScan(m *manifest.Manifest, span manifest.Span) *scan {
+// newScan scans a span from a record border on, or from its start if that is
+// higher.
+func (s *Store) newScan(m *manifest.Manifest, span manifest.Span, from record.Addr) *scan {
 	r := &scan{
 		s: s, span: span, seed: record.NewSeed(m.StoreID, span.Generation),
-		pageSize: int64(1) << m.PageBits, at: max(span.Start, pageOf(m.Begin, m.PageBits)),
+		pageSize: int64(1) << m.PageBits, at: max(span.Start, from),
 	}
-	r.asked = r.at.Bytes()
+	r.asked = r.at.Bytes() &^ (r.pageSize - 1)
 	return r
-}
-
-func pageOf(a record.Addr, pageBits uint8) record.Addr {
-	return a &^ (record.Addr(1)<<(pageBits-4) - 1)
 }
 
 // ask starts reading the next page.

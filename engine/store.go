@@ -33,6 +33,7 @@ type Store struct {
 	inline   int // largest value in bytes that is stored in its record
 	align    int64
 	recovery Recovery
+	stale    []string // metadata files of what recovery has discarded
 
 	closed atomic.Bool // checked inside every section
 	live   atomic.Int64
@@ -41,9 +42,8 @@ type Store struct {
 	commit committer
 	flush  taskRef
 
-	ledgers ledgerTable
-
-	checkpoint sync.Mutex // one checkpoint at a time; also held to list them
+	ledgers     ledgerTable
+	checkpoints checkpointer
 
 	mu struct {
 		sync.Mutex
@@ -101,6 +101,12 @@ func (s *Store) open() error {
 	}
 	if err := s.recover(m); err != nil {
 		return err
+	}
+	// Before the manifest: a checkpoint behind the log's end would be damage.
+	for _, name := range s.stale {
+		if err := s.dev.RemoveMeta(name); err != nil {
+			return fmt.Errorf("remove %s: %w", name, err)
+		}
 	}
 	if err := s.startGeneration(m); err != nil {
 		return err
@@ -252,6 +258,8 @@ func (s *Store) startTasks() {
 	s.commit.init(s)
 	s.flush.set(s.opt.Runner.Start("flush", s.flushStep))
 	s.commit.task.set(s.opt.Runner.Start("commit", s.commit.step))
+	s.checkpoints.init(s)
+	s.checkpoints.task.set(s.opt.Runner.Start("checkpoint", s.checkpoints.step))
 }
 
 // seedAt is the checksum seed of the span that a lies in.
@@ -324,6 +332,7 @@ func (s *Store) Close() error {
 	s.mu.closing = true
 	s.mu.Unlock()
 
+	s.checkpoints.stop()
 	_, err := s.Sync(context.Background())
 	// No section begins from here on; wait until the last one has ended.
 	s.closed.Store(true)

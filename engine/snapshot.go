@@ -1,0 +1,244 @@
+package engine
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/cespare/xxhash/v2"
+
+	"rskv/engine/internal/index"
+	"rskv/engine/internal/manifest"
+	"rskv/engine/internal/record"
+	"rskv/ioring"
+)
+
+// An index snapshot is a metadata file: a header, blocks of rows, an end block.
+// It is copied while operations go on, so it is fuzzy: an entry may point
+// anywhere from the log's durable end when the copy began (start) to its tail
+// when the copy ended (end). Replaying the log from start on makes it exact,
+// provided that the log is there up to end: the snapshot is valid only with a
+// commit at or behind end.
+//
+//	header   offset  size  field
+//	         0       8     "rskvSNAP"
+//	         8       4     format version, 1
+//	         12      1     bits of the index
+//	         13      1     anchor of the index
+//	         14      2     zero
+//	         16      16    store id
+//	         32      8     start, in units
+//	         40      8     zero
+//	         48      8     xxhash64 of bytes 0 to 47
+//	block    0       4     length of the rows in bytes
+//	         4       4     number of rows; 0: the end block
+//	         8       8     number of the first row; in the end block: of rows in all
+//	         16      8     in the end block: entries in all; else zero
+//	         24      ...   the rows, see package index
+//	         +0      8     xxhash64 of the block so far
+const (
+	snapshotMagic  = "rskvSNAP"
+	snapshotHeader = 56
+	snapshotBlock  = 24
+	// snapshotRows bounds a block: at 5 entries a row about 170 KiB.
+	snapshotRows = 4096
+	// snapshotBlockMax bounds what a damaged length can make us read.
+	snapshotBlockMax = 64 << 20
+
+	snapshotPrefix = "snapshot-"
+)
+
+// snapshotWriter copies the index in steps.
+type snapshotWriter struct {
+	s       *Store
+	out     ioring.MetaWriter
+	name    string
+	start   record.Addr
+	row     uint64
+	entries uint64
+	bytes   int64
+	buf     []byte
+}
+
+func (s *Store) newSnapshot(name string) (*snapshotWriter, error) {
+	out, err := s.dev.CreateMeta(name)
+	if err != nil {
+		return nil, fmt.Errorf("create %s: %w", name, err)
+	}
+	w := &snapshotWriter{s: s, out: out, name: name, start: s.log.Durable()}
+	header := make([]byte, snapshotHeader)
+	copy(header, snapshotMagic)
+	header[8], header[12], header[13] = 1, s.index.Bits(), s.index.Anchor()
+	copy(header[16:], s.mu.manifest.StoreID[:])
+	binary.LittleEndian.PutUint64(header[32:], uint64(w.start))
+	binary.LittleEndian.PutUint64(header[48:], xxhash.Sum64(header[:48]))
+	return w, w.write(header)
+}
+
+func (w *snapshotWriter) write(b []byte) error {
+	n, err := w.out.Write(b)
+	w.bytes += int64(n)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", w.name, err)
+	}
+	return nil
+}
+
+// step copies a block of rows; done tells that the file is complete and durable.
+func (w *snapshotWriter) step() (done bool, err error) {
+	x := w.s.index
+	first := w.row
+	b := append(w.buf[:0], make([]byte, snapshotBlock)...)
+	for w.row < min(first+snapshotRows, x.Rows()) {
+		before := len(b)
+		b = x.AppendRow(b, w.row)
+		w.entries += uint64(len(b)-before) / 8
+		w.row++
+	}
+	binary.LittleEndian.PutUint32(b, uint32(len(b)-snapshotBlock))
+	binary.LittleEndian.PutUint32(b[4:], uint32(w.row-first))
+	binary.LittleEndian.PutUint64(b[8:], first)
+	if w.row == first {
+		binary.LittleEndian.PutUint64(b[16:], w.entries)
+	}
+	b = binary.LittleEndian.AppendUint64(b, xxhash.Sum64(b))
+	w.buf = b
+	if err := w.write(b); err != nil || w.row > first {
+		return false, err
+	}
+	if err := w.out.Commit(); err != nil {
+		return false, fmt.Errorf("commit %s: %w", w.name, err)
+	}
+	return true, nil
+}
+
+// abort removes what has been written.
+func (w *snapshotWriter) abort() error { return w.out.Abort() }
+
+var errSnapshot = errors.New("snapshot is inconsistent")
+
+// snapshotReader reads a snapshot block by block, every byte checked.
+type snapshotReader struct {
+	in   *io.SectionReader
+	name string
+	row  uint64
+	sum  uint64 // entries seen
+	buf  []byte
+}
+
+// openSnapshot checks the header of a snapshot. usable is false if it is sound
+// but belongs to an index of another shape.
+func (s *Store) openSnapshot(m *manifest.Manifest, name string, start record.Addr) (r *snapshotReader, done func() error, usable bool, err error) {
+	in, err := s.dev.OpenMeta(name)
+	if err != nil {
+		return nil, nil, false, fmt.Errorf("open %s: %w", name, err)
+	}
+	r = &snapshotReader{in: io.NewSectionReader(in, 0, in.Size()), name: name}
+	header := make([]byte, snapshotHeader)
+	if _, err = io.ReadFull(r.in, header); err == nil {
+		le := binary.LittleEndian
+		switch {
+		case string(header[:8]) != snapshotMagic || header[8] != 1 ||
+			le.Uint64(header[48:]) != xxhash.Sum64(header[:48]),
+			!bytes.Equal(header[16:32], m.StoreID[:]), record.Addr(le.Uint64(header[32:])) != start:
+			err = errSnapshot
+		}
+	}
+	if err != nil {
+		return nil, nil, false, errors.Join(&CorruptError{Where: name, Addr: -1, Err: err}, in.Close())
+	}
+	return r, in.Close, header[12] == s.index.Bits() && header[13] == s.index.Anchor(), nil
+}
+
+// next returns the rows of the next block, nil at the end of a whole snapshot.
+func (r *snapshotReader) next() (first uint64, rows int, body []byte, err error) {
+	if cap(r.buf) < snapshotBlock {
+		r.buf = make([]byte, snapshotBlock, 256<<10)
+	}
+	head := r.buf[:snapshotBlock]
+	if _, err := io.ReadFull(r.in, head); err != nil {
+		return 0, 0, nil, r.damaged(err)
+	}
+	le := binary.LittleEndian
+	length, count := int(le.Uint32(head)), le.Uint32(head[4:])
+	if length > snapshotBlockMax || count > snapshotRows || le.Uint64(head[8:]) != r.row {
+		return 0, 0, nil, r.damaged(errSnapshot)
+	}
+	whole := snapshotBlock + length + 8
+	if cap(r.buf) < whole {
+		r.buf = append(make([]byte, 0, whole), head...)
+	}
+	b := r.buf[:whole]
+	if _, err := io.ReadFull(r.in, b[snapshotBlock:]); err != nil {
+		return 0, 0, nil, r.damaged(err)
+	}
+	if xxhash.Sum64(b[:whole-8]) != le.Uint64(b[whole-8:]) {
+		return 0, 0, nil, r.damaged(errChecksum)
+	}
+	if count == 0 {
+		if length != 0 || le.Uint64(b[16:]) != r.sum {
+			return 0, 0, nil, r.damaged(errSnapshot)
+		}
+		return r.row, 0, nil, nil
+	}
+	first = r.row
+	r.row += uint64(count)
+	r.sum += uint64(length-2*int(count)) / 8
+	return first, int(count), b[snapshotBlock : whole-8], nil
+}
+
+func (r *snapshotReader) damaged(err error) error {
+	return &CorruptError{Where: r.name, Addr: -1, Err: err}
+}
+
+// verifySnapshot reads a snapshot back.
+func (s *Store) verifySnapshot(m *manifest.Manifest, name string, start record.Addr) error {
+	r, done, _, err := s.openSnapshot(m, name, start)
+	if err != nil {
+		return err
+	}
+	for {
+		_, rows, _, err := r.next()
+		if err != nil || rows == 0 {
+			return errors.Join(err, done())
+		}
+	}
+}
+
+// loadSnapshot fills the empty index. It returns false if the snapshot belongs
+// to an index of another shape; with an error the index is undefined.
+func (s *Store) loadSnapshot(m *manifest.Manifest, name string, start record.Addr) (ok bool, err error) {
+	r, done, usable, err := s.openSnapshot(m, name, start)
+	if err != nil {
+		return false, err
+	}
+	if !usable {
+		return false, done()
+	}
+	for {
+		row, rows, body, err := r.next()
+		if err != nil {
+			return false, errors.Join(err, done())
+		}
+		if rows == 0 {
+			if row != s.index.Rows() {
+				err = r.damaged(errSnapshot)
+			}
+			return err == nil, errors.Join(err, done())
+		}
+		for range rows {
+			if body, _, err = s.index.LoadRow(row, body); err != nil {
+				if !errors.Is(err, index.ErrFull) {
+					err = r.damaged(err)
+				}
+				return false, errors.Join(err, done())
+			}
+			row++
+		}
+		if len(body) != 0 {
+			return false, errors.Join(r.damaged(errSnapshot), done())
+		}
+	}
+}
