@@ -446,6 +446,9 @@ func (s *Session) recordArrived(p *pendingOp, r *readOp, fn func(*Op)) {
 		s.settle(p, observation{above: p.head}, fn)
 	case readFound:
 		seen := observation{above: p.head, value: p.value, found: record.KindOf(w1) != record.Tombstone}
+		if !seen.found {
+			seen.value = nil // a record deleted in place still has its old value
+		}
 		if record.KindOf(w1) == record.Big && p.op.needsValue() {
 			s.startLarge(p, seen, fn)
 			return

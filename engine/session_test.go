@@ -671,3 +671,46 @@ func TestSession_GivenUpRead(t *testing.T) {
 	checkStore(t, s)
 	require.NoError(t, s.Close())
 }
+
+// TestSession_ColdTombstone: the value that a record had before it was deleted in
+// place comes back when the record is read from the disk.
+func TestSession_ColdTombstone(t *testing.T) {
+	s, _ := openCold(t, nil)
+	n := s.NewSession()
+	const kinds = 6
+	for i := range kinds {
+		require.NoError(t, n.Put(key64(i), []byte("old value")))
+		_, err := n.Delete(key64(i))
+		require.NoError(t, err)
+	}
+	evict(t, s, n)
+	_, err := n.Get(key64(0), nil)
+	require.ErrorIs(t, err, ErrNotFound)
+	length, err := n.Append(key64(1), []byte("new"))
+	require.NoError(t, err)
+	require.EqualValues(t, 3, length)
+	require.NoError(t, n.Update(key64(2), func(old []byte, found bool) ([]byte, Verdict) {
+		require.False(t, found)
+		require.Nil(t, old)
+		return append(old, "new"...), Replace
+	}))
+	sum, err := n.Add(key64(3), 3)
+	require.NoError(t, err)
+	require.EqualValues(t, 3, sum)
+	ok, err := n.CompareAndSwap(key64(4), []byte("old value"), []byte("new"))
+	require.NoError(t, err)
+	require.False(t, ok)
+	ok, err = n.Delete(key64(5))
+	require.NoError(t, err)
+	require.False(t, ok)
+	for _, i := range []int{1, 2} {
+		value, err := n.Get(key64(i), nil)
+		require.NoError(t, err)
+		require.Equal(t, "new", string(value))
+	}
+	n.Close()
+	live, exact := checkStore(t, s)
+	require.True(t, exact)
+	require.Equal(t, s.Len(), live)
+	require.NoError(t, s.Close())
+}
