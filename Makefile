@@ -14,7 +14,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PROGRAMS := ./daemon/rskvd ./client/rskv ./bench/rskv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race check fuzz run demo bench-quick install clean
+.PHONY: help build test race check fuzz crash run demo bench-quick install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -44,6 +44,9 @@ fuzz: ## run every fuzz target for ten seconds
 
 run: build ## start a daemon in the foreground, in a temporary directory
 	@.ci/try
+
+crash: ## cut the power 2,000 times under a workload, and compare what is recovered
+	$(GO) test $(RING) -count=1 -timeout 20m -run TestCrash ./engine -crash.cuts 2000
 
 demo: build ## import a data set larger than the memory, compare, restart, compare again
 	@GO="$(GO)" .ci/demo
