@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"slices"
+
 	"rskv/engine"
 	"rskv/ipc"
 )
@@ -36,6 +38,11 @@ const headRoom = 16
 // add takes element number part.
 func (t *gatherTexts) add(part int, found bool, value []byte) {
 	begin := len(t.text)
+	if need := begin + len(value) + 5; need > cap(t.text) {
+		// Twice as much each time: append would go in steps of a quarter, and
+		// leave four times the answer behind for the collector.
+		t.text = append(make([]byte, 0, max(need, 2*cap(t.text))), t.text...)
+	}
 	if found {
 		t.text = ipc.AppendBin(t.text, value)
 	} else {
@@ -171,7 +178,7 @@ func (c *conn) sendValues(g *gather) {
 	head := ipc.AppendArrayHeader(ipc.AppendResultHeader(room[:0], g.head.id), t.total)
 	o := &c.output
 	if t.spans != nil {
-		o.ready = append(o.ready, head...)
+		o.ready = append(slices.Grow(o.ready, len(t.text)), head...)
 		for _, s := range t.spans {
 			o.ready = append(o.ready, t.text[s.begin:s.end]...)
 		}

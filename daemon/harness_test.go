@@ -23,6 +23,14 @@ import (
 // that was not finished, or a store that was not closed.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// less is how much of something a test does: a part of it with -short.
+func less(n, short int) int {
+	if testing.Short() {
+		return short
+	}
+	return n
+}
+
 // patience is how long anything in a test may take that should be quick.
 const patience = 20 * time.Second
 

@@ -57,6 +57,7 @@ func command() *cobra.Command {
 // serve runs the daemon until the first SIGTERM or SIGINT; a second one ends
 // the process on the spot.
 func serve(ctx context.Context, cfg daemon.Config) error {
+	daemon.TuneCollector()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	signals := make(chan os.Signal, 2)
