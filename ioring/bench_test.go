@@ -7,8 +7,10 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -177,5 +179,46 @@ func BenchmarkDisk_Commit(b *testing.B) {
 			}
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "commits/s")
 		})
+	}
+}
+
+// Commits of one 4 KiB block, each written and synced before the next, into
+// segments that nobody has written before, into prepared ones, and into prepared
+// ones while the next segment is being prepared. Segments are 16 MiB: 4,096 commits.
+func BenchmarkDisk_CommitFresh(b *testing.B) {
+	const segment = 16 << 20
+	for _, mode := range modes {
+		for _, kind := range []string{"fresh", "prepared", "preparing"} {
+			b.Run(fmt.Sprintf("%s/%s", mode, kind), func(b *testing.B) {
+				d := open(b, ioring.Options{Mode: mode, SegmentSize: segment})
+				page := filled(4096, 'x')
+				took := make([]time.Duration, 0, b.N)
+				prepared := uint64(0)
+				for i := range int64(b.N) {
+					off := i * int64(len(page))
+					if off%segment == 0 && (kind == "prepared" || kind == "preparing" && i == 0) {
+						b.StopTimer()
+						d.Prepare(off + 1)
+						prepared += segment
+						for d.Counters().PrepareBytes < prepared {
+							time.Sleep(time.Millisecond)
+						}
+						time.Sleep(10 * time.Millisecond) // its last sync
+						b.StartTimer()
+					}
+					if off%segment == 0 && kind == "preparing" {
+						d.Prepare(off + segment + 1)
+					}
+					start := time.Now()
+					require.NoError(b, do(b, d, ioring.Write, off, page))
+					require.NoError(b, do(b, d, ioring.Sync, 0, nil))
+					took = append(took, time.Since(start))
+				}
+				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "commits/s")
+				slices.Sort(took)
+				b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-us")
+				b.ReportMetric(float64(took[len(took)-1].Microseconds()), "max-us")
+			})
+		}
 	}
 }

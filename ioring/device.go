@@ -90,6 +90,8 @@ type Counters struct {
 	Writes, WriteBytes uint64
 	Syncs              uint64
 	Errors             uint64
+	PrepareBytes       uint64 // zeros written by Prepare
+	PrepareErrors      uint64 // segments whose preparation failed, for want of room mostly
 	InFlight           int64
 }
 
@@ -143,10 +145,24 @@ type Device interface {
 	Align() Align
 	// Extent is the range of addresses that existing segments cover,
 	// [begin, end), both multiples of SegmentSize; both zero when there is none.
+	// Segments made by Prepare count, also after a crash or a new open.
 	Extent() (begin, end int64)
 	// Discard removes every segment that lies wholly below until. The caller
 	// guarantees that no operation on them is in flight or will come.
 	Discard(until int64) error
+	// Prepare asks that the segment with address until-1 be made and written
+	// once with zeros, so that commits into it are as fast as overwriting:
+	// otherwise each has to tell the file system too that a block is in use. It
+	// doubles what is written, so it is for writers who are slow between commits.
+	//
+	// It returns at once and the work is done in pieces, with pauses; a write
+	// waits for one piece at most, and what has once been written is never
+	// zeroed. A segment that exists, or lies below the bound of a Discard, is
+	// left alone. One segment is prepared at a time and one waits: a third
+	// request takes the place of the one that waits. Failures are only counted; a
+	// segment that there was no room for leaves nothing behind and may be asked
+	// for again.
+	Prepare(until int64)
 
 	// Buffers is the device's staging memory for reads.
 	Buffers() *Buffers

@@ -33,10 +33,12 @@ type disk struct {
 	once    sync.Once
 	closing error // result of Close; written inside once
 
-	syncs syncer
+	syncs    syncer
+	prepares preparer
 
 	counters struct {
 		reads, readBytes, writes, writeBytes, syncs, errors atomic.Uint64
+		prepareBytes, prepareErrors                         atomic.Uint64
 	}
 }
 
@@ -199,6 +201,14 @@ func (d *disk) Discard(until int64) error {
 	return d.whileOpen(func() error { return d.volume.discard(until) })
 }
 
+// Prepare implements Device.
+func (d *disk) Prepare(until int64) {
+	_ = d.whileOpen(func() error { // a closed device prepares nothing
+		d.prepares.ask(until)
+		return nil
+	})
+}
+
 // Buffers implements Device.
 func (d *disk) Buffers() *Buffers { return d.buffers }
 
@@ -276,6 +286,7 @@ func (d *disk) Counters() Counters {
 		Reads: c.reads.Load(), ReadBytes: c.readBytes.Load(),
 		Writes: c.writes.Load(), WriteBytes: c.writeBytes.Load(),
 		Syncs: c.syncs.Load(), Errors: c.errors.Load(),
+		PrepareBytes: c.prepareBytes.Load(), PrepareErrors: c.prepareErrors.Load(),
 		InFlight: d.inFlight.Load(),
 	}
 }
@@ -287,6 +298,7 @@ func (d *disk) Close() error {
 		for d.inFlight.Load() != 0 {
 			<-d.idle
 		}
+		d.prepares.stop()
 		d.backend.stop()
 		d.syncs.stop()
 		d.closing = d.volume.close()

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
@@ -125,4 +126,27 @@ func cached(t *testing.T, path string) int {
 		count += int(page & 1)
 	}
 	return count * os.Getpagesize()
+}
+
+// A full disk must be counted, leave no half-made segment, and take no room from
+// the writes that come later. This needs the right to mount.
+func TestDisk_Prepare_DiskFull(t *testing.T) {
+	d := open(t, ioring.Options{Dir: smallDisk(t)})
+	defer d.Close()
+	const room = 3 // segments, and a little for the file system
+	for index := range int64(room) {
+		require.NoError(t, do(t, d, ioring.Write, index*testSegment, filled(4096, 'x')))
+	}
+	require.NoError(t, d.WriteMeta("a", make([]byte, 100<<10)))
+	for failures := range uint64(3) {
+		d.Prepare((room + 1) * testSegment)
+		require.Eventually(t, func() bool { return d.Counters().PrepareErrors == failures+1 }, 30*time.Second, time.Millisecond)
+	}
+	_, end := d.Extent()
+	require.EqualValues(t, room*testSegment, end)
+	require.NoError(t, do(t, d, ioring.Sync, 0, nil), "it concerns nobody else")
+	require.NoError(t, d.RemoveMeta("a"))
+	require.NoError(t, do(t, d, ioring.Write, room*testSegment, filled(4096, 'y')))
+	require.Zero(t, d.Counters().PrepareBytes)
+	require.Zero(t, d.Counters().Errors)
 }

@@ -37,14 +37,16 @@
 //
 // # Vocabulary
 //
-// A segment is one file, made whole by the first write into it and removed whole
-// by Discard. An address is a byte offset into the sequence of all segments.
-// Staging memory is what cold reads land in. Metadata are small files that are
-// replaced in one step.
+// A segment is one file, made whole by the first write into it, or before that by
+// Prepare, and removed whole by Discard. An address is a byte offset into the
+// sequence of all segments. Staging memory is what cold reads land in. Metadata
+// are files that are replaced in one step, small ones at once, large ones as a
+// stream.
 //
 // # Where to read
 //
-// device.go is the contract, disk.go how it is met, volume.go the files; ring.go
+// device.go is the contract, disk.go how it is met, volume.go the files, prepare.go
+// what is done to a segment before its first write, metafile.go metadata; ring.go
 // and pool.go are the two backends, open.go chooses between them with the help of
 // probe.go. buffer.go is the staging memory and memory.go what it is made of.
 // Package iotest has a device in memory that can crash, one that fails on demand,

@@ -119,6 +119,7 @@ func Open(options Options) (Device, error) {
 		return nil, fmt.Errorf("open device: %w", err)
 	}
 	d.syncs.start(d)
+	d.prepares.init(d)
 	return d, nil
 }
 

@@ -313,7 +313,7 @@ func (o *owner) start() {
 
 func (o *owner) segment(op *Op) (*segment, error) {
 	if op.Kind == Write {
-		return o.disk.volume.writable(op.Off)
+		return o.disk.volume.writable(op.Off, int64(len(op.Buf)))
 	}
 	return o.disk.volume.readable(op.Off)
 }

@@ -22,7 +22,7 @@ func (d *disk) pread(op *Op) (int, error) {
 
 // pwrite does a write on the calling thread.
 func (d *disk) pwrite(op *Op) (int, error) {
-	s, err := d.volume.writable(op.Off)
+	s, err := d.volume.writable(op.Off, int64(len(op.Buf)))
 	if err != nil {
 		return 0, err
 	}

@@ -44,6 +44,7 @@ type volume struct {
 	align  Align
 
 	create sync.Mutex // held while one segment file is made, so that mu is never held over I/O
+	floor  int64      // highest bound of a discard; guarded by create
 
 	mu struct {
 		sync.RWMutex
@@ -68,6 +69,10 @@ type segment struct {
 	begin int64 // address of its first byte
 	refs  atomic.Int32
 	dirty atomic.Bool // it is in the dirty list
+
+	// zeroing is set while the preparer may still write zeros into it. It is set
+	// before the segment enters the table, so no write comes before it.
+	zeroing atomic.Pointer[zeroing]
 }
 
 // acquire takes a reference unless the segment is already on its way out.
@@ -266,21 +271,43 @@ func (v *volume) readable(off int64) (*segment, error) {
 	return s, nil
 }
 
-// writable is like readable and makes the segment if it does not exist. Running
-// out of space leaves nothing behind, so that it may be tried again.
-func (v *volume) writable(off int64) (*segment, error) {
+// writable is like readable, for a write of n bytes: it makes the segment if it
+// does not exist, and keeps the preparer away from these bytes from here on.
+func (v *volume) writable(off, n int64) (*segment, error) {
 	if err := v.stuck(); err != nil {
 		return nil, err
 	}
-	if s, err := v.readable(off); err == nil {
-		return s, nil
+	s, err := v.readable(off)
+	if err != nil {
+		s, err = v.findOrMake(off)
 	}
+	if err != nil {
+		return nil, err
+	}
+	if z := s.zeroing.Load(); z != nil {
+		z.claim(off-s.begin, n)
+	}
+	return s, nil
+}
+
+func (v *volume) findOrMake(off int64) (*segment, error) {
 	v.create.Lock()
 	defer v.create.Unlock()
 	if s, err := v.readable(off); err == nil {
 		return s, nil
 	}
-	index := off >> v.shift
+	s, err := v.makeSegment(off >> v.shift)
+	if err != nil {
+		return nil, err
+	}
+	s.refs.Add(1) // the caller's
+	v.enter(s)
+	return s, nil
+}
+
+// makeSegment makes a segment file; the caller holds create. Running out of space
+// leaves nothing behind, so that it may be tried again.
+func (v *volume) makeSegment(index int64) (*segment, error) {
 	s, err := v.openSegment(segmentName(v.shift, index), index, unix.O_CREAT|unix.O_EXCL)
 	if err != nil {
 		return nil, err
@@ -290,12 +317,15 @@ func (v *volume) writable(off int64) (*segment, error) {
 		_ = v.unlink(s.name)
 		return nil, fmt.Errorf("make segment %s of %d bytes: %w", s.name, v.segmentSize(), err)
 	}
-	s.refs.Add(1) // the caller's
+	return s, nil
+}
+
+// enter puts a new segment into the table: from here on anybody may use it.
+func (v *volume) enter(s *segment) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.mu.segments[index] = s
+	v.mu.segments[s.begin>>v.shift] = s
 	v.mu.dirDirty = true
-	return s, nil
 }
 
 func (v *volume) openSegment(name string, index int64, flags int) (*segment, error) {
@@ -388,6 +418,9 @@ func (v *volume) stuck() error {
 // discard removes the segments that lie wholly below until, lowest first. That
 // is not made durable: after a crash some may be back.
 func (v *volume) discard(until int64) error {
+	v.create.Lock() // a segment being prepared is in the table when this is held
+	v.floor = max(v.floor, until)
+	v.create.Unlock()
 	v.mu.RLock()
 	var gone []int64
 	for index := range v.mu.segments {

@@ -37,6 +37,8 @@ func Contract(t *testing.T, open func(t *testing.T) ioring.Device) {
 		{"ExtentAndDiscard", contractExtent},
 		{"SubmitFromDone", contractFromDone},
 		{"SyncAfterWrites", contractSync},
+		{"Prepare", contractPrepare},
+		{"PrepareRandom", contractPrepareRandom},
 		{"Metadata", contractMeta},
 		{"MetadataStreams", contractStreams},
 		{"MetadataStreamsRandom", contractStreamsRandom},

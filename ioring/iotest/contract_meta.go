@@ -115,7 +115,11 @@ func contractStreamsRandom(t *testing.T, d ioring.Device) {
 	stop := make(chan bool)
 	var busy, group sync.WaitGroup
 	busy.Go(func() { commitUntil(t, d, stop) })
-	const workers, each, names = 3, 6, 2
+	const workers, names = 3, 2
+	each := 6
+	if testing.Short() {
+		each = 3
+	}
 	for w := range workers {
 		group.Go(func() {
 			rng := rand.New(rand.NewPCG(seed, uint64(w)))

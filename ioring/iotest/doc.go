@@ -3,10 +3,12 @@
 //	Contract   the rules of ioring.Device as one test for all devices
 //	Mem        a device in memory that knows what has been synced:
 //	           CrashImage   the disk as a power cut at this moment may leave it
-//	           OnOp         a look at every moment; FailAfter: none after the n-th
+//	           OnOp         a look at every moment, those inside a metadata stream
+//	                        too; FailAfter: none after the n-th
 //	           Manual       nothing happens until Step: one goroutine, one seed
 //	Fault      any device, with failures by rule: errors, short, torn and late
-//	           transfers, flipped bits, answers in another order
+//	           transfers, flipped bits, answers in another order, metadata that
+//	           cannot be written or whose stream breaks
 //
 // All choices come from seeds; the random tests print theirs, and repeat the one
 // given in the environment as IOTEST_SEED.

@@ -55,6 +55,7 @@ type Mem struct {
 		unsynced  []memWrite // in the order they finished
 		metas     map[string][]byte
 		ghosts    map[int64][]byte // discarded; a crash may bring them back
+		floor     int64            // highest bound of a discard
 		queue     []memOp
 		running   bool // somebody is taking ops from the queue
 		finished  uint64
@@ -96,6 +97,7 @@ const (
 	EventWrite      EventKind = "write"
 	EventSync       EventKind = "sync"
 	EventDiscard    EventKind = "discard"
+	EventPrepare    EventKind = "prepare"
 	EventWriteMeta  EventKind = "write meta"
 	EventRemoveMeta EventKind = "remove meta"
 	// The steps of a metadata stream. Only its commit changes what a crash
@@ -109,7 +111,7 @@ const (
 // Event is one change, in the order they took effect.
 type Event struct {
 	Kind EventKind
-	Off  int64  // write: address; discard: until
+	Off  int64  // write: address; discard: until; prepare: address of the segment
 	Len  int    // write, write meta, stream meta: bytes; commit meta: bytes in all
 	Name string // metadata
 }
@@ -502,6 +504,7 @@ func (m *Mem) Discard(until int64) error {
 		return err
 	}
 	return m.change(Event{Kind: EventDiscard, Off: until}, func() {
+		m.mu.floor = max(m.mu.floor, until)
 		for index, s := range m.mu.segments {
 			if (index+1)*m.options.SegmentSize <= until {
 				delete(m.mu.segments, index)
@@ -511,6 +514,37 @@ func (m *Mem) Discard(until int64) error {
 			}
 		}
 	})
+}
+
+// Prepare implements ioring.Device. The segment is there, full of zeros, when it
+// returns; a crash may take it away until a sync. It is an event unless there is
+// nothing to be done.
+func (m *Mem) Prepare(until int64) {
+	size := m.options.SegmentSize
+	if until <= 0 || until > (1<<63-1)-size || m.openOrClosed() != nil {
+		return
+	}
+	index := (until - 1) / size
+	m.mu.Lock()
+	wanted := m.wantedLocked(index)
+	m.mu.Unlock()
+	if !wanted {
+		return
+	}
+	_ = m.change(Event{Kind: EventPrepare, Off: index * size}, func() {
+		if !m.wantedLocked(index) {
+			return // somebody was faster
+		}
+		m.mu.segments[index] = &memSegment{
+			live: make([]byte, size), durable: make([]byte, size), made: m.mu.finished + 1,
+		}
+		m.mu.counters.PrepareBytes += uint64(size)
+	}) // after a power cut nobody is told, as on a disk
+}
+
+// wantedLocked tells whether a segment may be prepared.
+func (m *Mem) wantedLocked(index int64) bool {
+	return m.mu.segments[index] == nil && (index+1)*m.options.SegmentSize > m.mu.floor
 }
 
 // Buffers implements ioring.Device.

@@ -288,3 +288,25 @@ func TestMem_CreateMeta_Cuts(t *testing.T) {
 	_, err = r.ReadAt(make([]byte, 1), 0)
 	require.ErrorIs(t, err, iotest.ErrPowerCut)
 }
+
+// Preparing is an event, once; until a sync a crash may take the segment away, and
+// what was written into it must survive as in any other segment.
+func TestMem_Prepare_Crash(t *testing.T) {
+	m := iotest.NewMem(iotest.MemOptions{})
+	size := m.SegmentSize()
+	require.NoError(t, m.Discard(size))
+	m.Prepare(size)
+	m.Prepare(size + 1)
+	m.Prepare(2 * size)
+	require.Equal(t, []iotest.Event{{Kind: iotest.EventDiscard, Off: size}, {Kind: iotest.EventPrepare, Off: size}}, m.Events())
+	require.Equal(t, "gone", content(t, m, 0, 1), "discarded")
+	require.Equal(t, "gone", content(t, m.CrashImage(iotest.CrashOptions{}), size, 1))
+	require.Equal(t, "--", content(t, m.CrashImage(iotest.CrashOptions{Keep: 1}), size, 2))
+	write(t, m, size, 'a', 1)
+	flush(t, m)
+	require.Equal(t, "a-", content(t, m.CrashImage(iotest.CrashOptions{}), size, 2))
+	m.FailAfter(0)
+	m.Prepare(3 * size)
+	m.FailAfter(-1)
+	require.Equal(t, "gone", content(t, m, 2*size, 1))
+}

@@ -1,0 +1,263 @@
+//go:build unix
+
+package ioring
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// pieceMax is what a write may have to wait for: 1 MiB is half a
+	// millisecond, and the largest request that most disks take whole.
+	pieceMax = 1 << 20
+	// pieceMin: no file system has larger blocks on the machines we know.
+	pieceMin = 4096
+	// piecesMin is how many pieces a segment has, if they are not too small
+	// then: a write takes whole pieces away from the preparer.
+	piecesMin = 16
+	// zeroSync is how much is written between two syncs. Without O_DIRECT it
+	// bounds what is dirty, and thus what a sync of the log may wait for.
+	zeroSync = 8 << 20
+)
+
+// preparer makes segments and writes them once with zeros, on a goroutine that
+// exists only while there is work.
+//
+//	                     zeroing of one segment
+//	Prepare -> next -> | zeros | zeros | busy | taken |  .  |  .  |   pieces
+//	                                      ^       ^
+//	                             one pwrite       a write has begun here first
+//
+// What it gains, 4 KiB written and synced at a time on ext4: 5.8-10.2 against
+// 2.5-5.7 k/s into blocks never written, 1.5 to 2.3 times in each of five
+// interleaved rounds. A writer without any pause gains little while the next
+// segment is being prepared, since it all is written twice then.
+//
+// It has a file of its own, because an error of write-back is told once for each
+// open file: the syncer's must not be told here.
+type preparer struct {
+	disk    *disk
+	stopped atomic.Bool
+	group   sync.WaitGroup // the goroutine
+	mu      struct {
+		sync.Mutex
+		next    int64 // index of the segment that waits, or none
+		running bool  // there is a goroutine
+	}
+}
+
+// none is no index of a segment.
+const none = -1
+
+func (p *preparer) init(d *disk) {
+	p.disk = d
+	p.mu.next = none
+}
+
+// ask is Prepare of an open device.
+func (p *preparer) ask(until int64) {
+	v := p.disk.volume
+	if until <= 0 || until > (1<<63-1)-v.segmentSize() {
+		return
+	}
+	index := (until - 1) >> v.shift
+	if v.has(index) {
+		return // usual when the question is repeated, and cheap
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.next = index
+	if !p.mu.running {
+		p.mu.running = true
+		p.group.Go(p.run)
+	}
+}
+
+// stop ends the work after the piece it is at. Nobody asks any more.
+func (p *preparer) stop() {
+	p.stopped.Store(true)
+	p.group.Wait()
+}
+
+func (p *preparer) run() {
+	for {
+		p.mu.Lock()
+		index := p.mu.next
+		p.mu.next = none
+		if index == none || p.stopped.Load() {
+			p.mu.running = false
+			p.mu.Unlock()
+			return
+		}
+		p.mu.Unlock()
+		if err := p.prepare(index); err != nil {
+			p.disk.counters.prepareErrors.Add(1)
+		}
+	}
+}
+
+// prepare makes a segment, if it is wanted, and fills it.
+func (p *preparer) prepare(index int64) error {
+	s, file, err := p.disk.volume.makeBlank(index)
+	if err != nil || s == nil {
+		return err
+	}
+	defer file.Close()
+	defer s.zeroing.Store(nil) // writes need not ask any more
+	return p.fill(s, file)
+}
+
+// fill writes zeros into every piece that no write has taken.
+func (p *preparer) fill(s *segment, file *os.File) error {
+	z := s.zeroing.Load()
+	memory, err := AllocMemory(z.piece)
+	if err != nil {
+		return err
+	}
+	defer memory.Free()
+	unsynced := int64(0)
+	for i := range z.pieces() {
+		if p.stopped.Load() || !p.disk.volume.wants(s) {
+			return nil
+		}
+		if !z.begin(i) {
+			continue
+		}
+		start := time.Now()
+		err := writeZeros(file, memory.Bytes(), int64(i)*z.piece)
+		z.end()
+		if err == nil {
+			p.disk.counters.prepareBytes.Add(uint64(z.piece))
+			if unsynced += z.piece; unsynced >= zeroSync {
+				unsynced, err = 0, syncZeros(file)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		time.Sleep(time.Since(start)) // half of the disk is for others
+	}
+	return syncZeros(file)
+}
+
+func writeZeros(file *os.File, zeros []byte, off int64) error {
+	if _, err := file.WriteAt(zeros, off); err != nil {
+		return fmt.Errorf("prepare segment: %w", err)
+	}
+	return nil
+}
+
+// syncZeros has the file system note that the blocks are in use, so that the
+// first commit into them need not.
+func syncZeros(file *os.File) error {
+	if err := retry(func() error { return syncData(file) }); err != nil {
+		return fmt.Errorf("prepare segment: %w", err)
+	}
+	return nil
+}
+
+// zeroing says which parts of a segment are still the preparer's. A piece is
+// either taken, by the first write into it, or given to one pwrite of zeros, and
+// no write begins in it before that has ended. Taken pieces stay so.
+type zeroing struct {
+	piece int64 // bytes; immutable
+	mu    struct {
+		sync.Mutex
+		taken []bool // by piece
+		busy  int    // the piece being written, or none
+	}
+	free sync.Cond // busy is none
+}
+
+// newZeroing cuts a segment into pieces.
+func newZeroing(size int64) *zeroing {
+	z := &zeroing{piece: min(max(size/piecesMin, pieceMin), pieceMax)}
+	z.mu.taken = make([]bool, size/z.piece)
+	z.mu.busy = none
+	z.free.L = &z.mu
+	return z
+}
+
+func (z *zeroing) pieces() int { return len(z.mu.taken) }
+
+// claim takes the pieces of a write of n bytes, and waits if zeros are just being
+// written there. It is called before the write begins.
+func (z *zeroing) claim(off, n int64) {
+	first, last := int(off/z.piece), int((off+n-1)/z.piece)
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	for i := first; i <= last; i++ {
+		z.mu.taken[i] = true
+	}
+	for first <= z.mu.busy && z.mu.busy <= last {
+		z.free.Wait()
+	}
+}
+
+// begin gives piece i to the preparer until end, unless a write has taken it.
+func (z *zeroing) begin(i int) bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.mu.taken[i] {
+		return false
+	}
+	z.mu.busy = i
+	return true
+}
+
+func (z *zeroing) end() {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.mu.busy = none
+	z.free.Broadcast()
+}
+
+// makeBlank makes a segment for the preparer and a second file of it, or returns
+// nil if it exists, has been discarded, or nothing is to be written any more. All
+// writes that come later ask its zeroing.
+func (v *volume) makeBlank(index int64) (*segment, *os.File, error) {
+	v.create.Lock()
+	defer v.create.Unlock()
+	if v.stuck() != nil || v.has(index) || (index+1)<<v.shift <= v.floor {
+		return nil, nil, nil
+	}
+	s, err := v.makeSegment(index)
+	if err != nil {
+		return nil, nil, err
+	}
+	// Opened before the segment enters the table: until then nobody can put
+	// another file in its place.
+	flags := unix.O_WRONLY
+	if v.direct {
+		flags |= directFlag
+	}
+	fd, err := openAt(int(v.dir.Fd()), s.name, flags)
+	if err != nil {
+		s.release()
+		_ = v.unlink(s.name)
+		return nil, nil, fmt.Errorf("prepare segment %s: %w", s.name, err)
+	}
+	s.zeroing.Store(newZeroing(v.segmentSize()))
+	v.enter(s) // Publish: from here on writes may come.
+	return s, os.NewFile(uintptr(fd), s.name), nil
+}
+
+// has tells whether a segment exists.
+func (v *volume) has(index int64) bool {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.mu.segments[index] != nil
+}
+
+// wants tells whether there is any use in going on with a segment.
+func (v *volume) wants(s *segment) bool {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.mu.segments[s.begin>>v.shift] == s && v.failed.Load() == nil
+}
