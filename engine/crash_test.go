@@ -17,23 +17,23 @@ import (
 
 var crashCuts = flag.Int("crash.cuts", 200, "how many power cuts TestCrash_Cuts makes")
 
-// crashModel is the workload's state after each of its numbered writes.
-type crashModel struct {
+// cutModel is the workload's state after each of its numbered writes.
+type cutModel struct {
 	after []map[string]string // after[n]: state when write n is done
 }
 
-// crashRun drives one store with numbered writes until the power fails.
-type crashRun struct {
+// cutRun drives one store with numbered writes until the power fails.
+type cutRun struct {
 	rng     *rand.Rand
 	store   *Store
 	session *Session
 	ledger  *Ledger
-	model   *crashModel
+	model   *cutModel
 	synced  uint64 // number up to which a sync has answered
 }
 
 // write does the next numbered write, on the model first.
-func (r *crashRun) write(number uint64) {
+func (r *cutRun) write(number uint64) {
 	state := maps.Clone(r.model.after[len(r.model.after)-1])
 	key := fmt.Sprintf("key-%d", r.rng.IntN(40))
 	op := Op{Key: []byte(key), Number: number}
@@ -70,7 +70,7 @@ func (r *crashRun) write(number uint64) {
 
 // size draws the length of a value: mostly small, some longer than a page's
 // inline limit.
-func (r *crashRun) size() int {
+func (r *cutRun) size() int {
 	switch r.rng.IntN(20) {
 	case 0:
 		return inlineMax + r.rng.IntN(3*chunkBytes)
@@ -81,7 +81,7 @@ func (r *crashRun) size() int {
 }
 
 // work writes, syncs and takes checkpoints, until writes or syncs fail.
-func (r *crashRun) work(writes int) {
+func (r *cutRun) work(writes int) {
 	ctx := context.Background()
 	for i := range writes {
 		number := r.ledger.Applied() + 1
@@ -105,8 +105,8 @@ func (r *crashRun) work(writes int) {
 	}
 }
 
-// requireState compares the whole store with a state of the model.
-func requireState(t *testing.T, s *Store, state map[string]string, at string) {
+// requireCutState compares the whole store with a state of the model.
+func requireCutState(t *testing.T, s *Store, state map[string]string, at string) {
 	t.Helper()
 	n := s.NewSession()
 	defer n.Close()
@@ -129,7 +129,7 @@ func requireState(t *testing.T, s *Store, state map[string]string, at string) {
 
 // crash opens the store on dev, checks that it is exactly what the ledger says,
 // works until the power fails after some device events, and returns the disk.
-func (m *crashModel) crash(t *testing.T, dev *iotest.Mem, rng *rand.Rand, id *LedgerID, synced uint64, at string) (*iotest.Mem, uint64) {
+func (m *cutModel) crash(t *testing.T, dev *iotest.Mem, rng *rand.Rand, id *LedgerID, synced uint64, at string) (*iotest.Mem, uint64) {
 	opt := Options{Device: dev, Memory: MemoryMin, PageSize: 256 << 10, CommitInterval: -1, IndexBits: 8}
 	if rng.IntN(4) == 0 {
 		dev.FailAfter(rng.IntN(2)) // the power fails while the store is being opened
@@ -155,10 +155,10 @@ func (m *crashModel) crash(t *testing.T, dev *iotest.Mem, rng *rand.Rand, id *Le
 	number := l.Applied()
 	require.GreaterOrEqual(t, number, synced, "%s: lost what was synced", at)
 	require.Less(t, number, uint64(len(m.after)), at)
-	requireState(t, s, m.after[number], fmt.Sprintf("%s, after write %d", at, number))
+	requireCutState(t, s, m.after[number], fmt.Sprintf("%s, after write %d", at, number))
 	m.after = m.after[:number+1]
 
-	r := &crashRun{rng: rng, store: s, session: s.NewSession(), ledger: l, model: m, synced: synced}
+	r := &cutRun{rng: rng, store: s, session: s.NewSession(), ledger: l, model: m, synced: synced}
 	r.session.Attach(l)
 	dev.FailAfter(rng.IntN(60))
 	r.work(60)
@@ -182,7 +182,7 @@ func TestCrash_Cuts(t *testing.T) {
 	for first := 0; first < cuts; first += life {
 		rng := rand.New(rand.NewPCG(seed, uint64(first)))
 		dev := iotest.NewMem(iotest.MemOptions{BufferBytes: 1 << 20})
-		m := &crashModel{after: []map[string]string{{}}}
+		m := &cutModel{after: []map[string]string{{}}}
 		var id LedgerID
 		var synced uint64
 		for cut := range min(life, cuts-first) {

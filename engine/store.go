@@ -41,6 +41,9 @@ type Store struct {
 	large  largeBudget
 	commit committer
 	flush  taskRef
+	// flushing is held by whoever runs the log's FlushStep: the flush task, or
+	// the commit task in its place.
+	flushing sync.Mutex
 
 	ledgers     ledgerTable
 	checkpoints checkpointer
