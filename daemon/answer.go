@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"rskv/engine"
+	"rskv/ioring"
 	"rskv/ipc"
 )
 
@@ -136,6 +139,13 @@ var codes = []struct {
 	{engine.ErrClosed, ipc.CodeShuttingDown},
 	{engine.ErrCorrupt, ipc.CodeCorrupt},
 	{engine.ErrIO, ipc.CodeIO},
+	{engine.ErrBadCheckpoint, ipc.CodeBadRequest},
+	// A checkpoint's own files are not the log: their errors come as the device
+	// gives them.
+	{ioring.ErrSyncFailed, ipc.CodeReadOnly},
+	{unix.ENOSPC, ipc.CodeDiskFull},
+	{unix.EDQUOT, ipc.CodeDiskFull},
+	{unix.EIO, ipc.CodeIO},
 }
 
 // wireError says an error of the engine on the wire.

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 
 	"rskv/engine"
@@ -98,16 +99,11 @@ func (c *conn) durable() uint64 {
 	return c.owner.durable.Load()
 }
 
-// checkpoint takes a checkpoint beside the connection's other requests. While
-// the engine has no index snapshots, "full" is what "log" is: it recovers the
-// same state by replaying the log.
+// checkpoint takes a checkpoint beside the connection's other requests.
 func (c *conn) checkpoint(k call) {
 	e := event{checkpoint: &k, applied: c.writes.applied()}
-	options := engine.CheckpointOptions{Kind: engine.LogCheckpoint, Cookie: append([]byte(nil), c.call.Checkpoint.Cookie...)}
-	if c.call.Checkpoint.Kind == ipc.CheckpointIndex {
-		c.refuse(&k, &ipc.Error{Code: ipc.CodeBadRequest, Message: `checkpoint: kind "index" is not there yet`})
-		return
-	}
+	asked := &c.call.Checkpoint
+	options := engine.CheckpointOptions{Kind: checkpointKinds[asked.Kind], Cookie: bytes.Clone(asked.Cookie)}
 	c.flight.unanswered++
 	c.help()
 	c.workers.Add(1)
@@ -116,6 +112,13 @@ func (c *conn) checkpoint(k call) {
 		e.info, e.err = c.server.store.Checkpoint(context.Background(), options)
 		c.post(e)
 	}()
+}
+
+// checkpointKinds are the kinds of the wire as the engine knows them.
+var checkpointKinds = [...]engine.CheckpointKind{
+	ipc.CheckpointFull:  engine.FullCheckpoint,
+	ipc.CheckpointLog:   engine.LogCheckpoint,
+	ipc.CheckpointIndex: engine.IndexCheckpoint,
 }
 
 // checkpointed answers a checkpoint.

@@ -79,11 +79,18 @@ func TestDaemon_Methods(t *testing.T) {
 	require.Equal(t, int64(4), stats["engine_keys"])
 	require.NotEmpty(t, stats["io_backend"])
 
-	checkpoint := w.ask("checkpoint", opt{"kind": "log", "cookie": []byte("c")}).result.(map[string]any)
-	for _, name := range []string{"version", "durable", "bytes", "ms"} {
-		require.Contains(t, checkpoint, name)
+	version := int64(0)
+	for _, o := range []opt{{}, {"kind": "full"}, {"kind": "log", "cookie": []byte("c")}, {"kind": "index"}} {
+		w.want(true, "put", []byte("changed"), fmt.Append(nil, o))
+		a := w.ask("checkpoint", o)
+		require.Empty(t, a.code, a.reason)
+		checkpoint := a.result.(map[string]any)
+		for _, name := range []string{"version", "durable", "bytes", "ms"} {
+			require.Contains(t, checkpoint, name)
+		}
+		require.Greater(t, checkpoint["version"], version)
+		version = checkpoint["version"].(int64)
 	}
-	w.refuse(ipc.CodeBadRequest, "checkpoint", opt{"kind": "index"})
 }
 
 // TestDaemon_Notifications: one that is answered, or not applied.
