@@ -144,8 +144,8 @@ func contractStreamsRandom(t *testing.T, d ioring.Device) {
 	}
 }
 
-// streamMax is more than two of the windows that a disk writes back at a time.
-const streamMax = 9 << 20
+// streamMax is several of the windows that a disk writes back at a time.
+const streamMax = 5 << 20
 
 // streamContent is all that a stream of a kind and length may hold.
 func streamContent(kind byte, n int) []byte {
