@@ -179,7 +179,9 @@ func checkChain(t testing.TB, s *Store, enter, exit func(), entry uint64) (live 
 		enter()
 		if a >= s.log.Head() {
 			p := s.log.Pointer(a)
-			image = bytes.Clone(record.Bytes(p, 0, record.Size(record.Load0(p), record.Load1(p))))
+			w0, w1 := record.Load0(p), record.Load1(p) // the sealer may be at word 1
+			image = binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(nil, w0), w1)
+			image = append(image, record.Bytes(p, record.HeaderSize, record.Size(w0, w1)-record.HeaderSize)...)
 		}
 		exit()
 		if image == nil {

@@ -113,10 +113,20 @@ func (l *Log) shiftReadOnly(target record.Addr) {
 		return
 	}
 	l.epoch.Bump(func() {
-		if raise(&l.safeReadOnly, target) {
-			l.wake()
-		}
+		raise(&l.safeTarget, target)
+		l.raiseSafe()
 	})
+}
+
+// raiseSafe moves safeReadOnly as far as every session knows, but not over a
+// commit record that FinishCut still owes the rest of its payload. The target is
+// read first: one from before the cut is below that record, and one from after it
+// finds unfinished set, and is looked at again by FinishCut.
+func (l *Log) raiseSafe() {
+	target := record.Addr(l.safeTarget.Load())
+	if !l.unfinished.Load() && raise(&l.safeReadOnly, target) {
+		l.wake()
+	}
 }
 
 // Cut ends a commit group: it appends the commit record, whose payload begins
@@ -152,6 +162,9 @@ func (l *Log) Cut(head []byte, more int) (rec, end record.Addr, ok bool) {
 	base := record.Addr(page << l.unitBits)
 	rec, end = base+record.Addr(off/record.Unit), base+record.Addr(until/record.Unit)
 	l.lastCommit = rec
+	// Nobody may seal the record, and so nobody the pages behind it, before
+	// its payload is there: set before readOnly can carry anyone past it.
+	l.unfinished.Store(more > 0)
 	raise(&l.readOnly, end)
 	if more == 0 {
 		l.endCut(end)
@@ -160,7 +173,7 @@ func (l *Log) Cut(head []byte, more int) (rec, end record.Addr, ok bool) {
 }
 
 // FinishCut writes the rest of the payload, skip bytes from its begin, and lets
-// the group be sealed. The record is not below safeReadOnly yet, so its frame
+// the group be sealed. safeReadOnly has not passed the record, so its frame
 // stays and nobody looks at it.
 func (l *Log) FinishCut(rec, end record.Addr, skip int, rest []byte) {
 	copy(record.Bytes(l.Pointer(rec), record.HeaderSize+skip, len(rest)), rest)
@@ -168,7 +181,9 @@ func (l *Log) FinishCut(rec, end record.Addr, skip int, rest []byte) {
 }
 
 func (l *Log) endCut(end record.Addr) {
-	raise(&l.safeReadOnly, end)
+	raise(&l.safeTarget, end)
+	l.unfinished.Store(false)
+	l.raiseSafe()
 	l.checkOrder()
 	l.wake()
 }

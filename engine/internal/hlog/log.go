@@ -124,6 +124,9 @@ type Log struct {
 	flushed      atomic.Uint64 // written by the flusher task
 	durable      atomic.Uint64 // written by the committer
 
+	safeTarget atomic.Uint64 // where safeReadOnly may go, were it not for unfinished
+	unfinished atomic.Bool   // a commit record waits for its payload, see FinishCut
+
 	free  frameList
 	space event
 	flush flusher
@@ -162,7 +165,7 @@ func New(opt Options) (*Log, error) {
 	}
 	l.space.init()
 	l.free.init(memory, l.pageSize)
-	for _, m := range []*atomic.Uint64{&l.readOnly, &l.head, &l.safeReadOnly, &l.safeHead, &l.sealed, &l.flushed, &l.durable} {
+	for _, m := range []*atomic.Uint64{&l.readOnly, &l.head, &l.safeTarget, &l.safeReadOnly, &l.safeHead, &l.sealed, &l.flushed, &l.durable} {
 		m.Store(uint64(opt.Start))
 	}
 	l.begin.Store(uint64(opt.Begin))
