@@ -103,7 +103,7 @@ type smallRow struct {
 
 func (r *smallRow) row(q *quick) *measure.Row {
 	row := &measure.Row{
-		Group: "engine in process, everything in memory", Name: r.name, Commit: r.commit, Unit: "M/s", Scale: 1e6,
+		Group: "engine in process, everything in memory", Name: r.name, Commit: r.commit, Unit: "M/s", Scale: 1e6, Threads: r.load.threads,
 		Setting: fmt.Sprintf("%s keys x (8+8 B), preloaded, uniform unless said; budget %s; every value checked",
 			count(q.memoryKeys), mib(q.memoryBudget)),
 	}

@@ -89,6 +89,19 @@ func TestRow_Met(t *testing.T) {
 	}
 }
 
+// A figure from a machine that was busy with something else must say so.
+func TestRow_Starved(t *testing.T) {
+	for _, c := range []struct {
+		cpu  time.Duration
+		want int // notes
+	}{{2 * time.Second, 0}, {1900 * time.Millisecond, 0}, {time.Second, 1}, {0, 0}} {
+		r := &Row{Scale: 1, Threads: 2}
+		r.add(Sample{Ops: 10, Elapsed: time.Second, CPU: c.cpu})
+		r.Finish(nil)
+		require.Len(t, r.Notes, c.want, "%v: %q", c.cpu, r.Notes)
+	}
+}
+
 // The name of a process may hold anything.
 func TestParseStat(t *testing.T) {
 	line := "42 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20 0\n"

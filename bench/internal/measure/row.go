@@ -22,6 +22,9 @@ import (
 // ErrWrong marks an answer that was not what had been stored.
 var ErrWrong = errors.New("wrong answer")
 
+// starved is the share of the processor time it wanted below which a row says so.
+const starved = 0.9
+
 // Row is one line of the report.
 type Row struct {
 	Group   string  `json:"group"`   // the part of the suite
@@ -38,6 +41,10 @@ type Row struct {
 	P50   *float64  `json:"p50_us,omitempty"`    // of one operation
 	P99   *float64  `json:"p99_us,omitempty"`
 	Notes []string  `json:"notes,omitempty"`
+
+	// Threads is how many threads of this process want a processor all the time;
+	// 0: not known.
+	Threads int `json:"threads,omitempty"`
 
 	Against string   `json:"against,omitempty"` // the Name of the row it is compared with
 	Ratio   *Spread  `json:"ratio,omitempty"`   // to that row, round by round
@@ -65,6 +72,7 @@ func (r *Row) add(s Sample) {
 	r.sum.Reads += s.Reads
 	r.sum.Hits += s.Hits
 	r.sum.CPU += s.CPU
+	r.sum.Elapsed += s.Elapsed
 }
 
 // fail notes why the row has no further figures.
@@ -93,6 +101,11 @@ func (r *Row) Finish(peer *Row) {
 	if r.sum.CPU > 0 && r.sum.Ops > 0 {
 		cpu := float64(r.sum.CPU) / float64(r.sum.Ops)
 		r.CPU = &cpu
+	}
+	if wanted := float64(r.Threads) * float64(r.sum.Elapsed); wanted > 0 && r.sum.CPU > 0 {
+		if share := float64(r.sum.CPU) / wanted; share < starved {
+			r.Note("others were running: it got %.0f%% of the processor time it could use; CPU/op is what counts", share*100)
+		}
 	}
 	if peer == nil {
 		return
