@@ -329,7 +329,10 @@ func TestRecover_Refused(t *testing.T) {
 		}, ErrCorrupt, "MANIFEST"},
 		{"foreign", func(m *iotest.Mem) { writeMeta(t, m, []byte("Manifest-Version: 1.0\nCreated-By: somebody else\n")) }, ErrNotAStore, "MANIFEST"},
 		{"empty", func(m *iotest.Mem) { writeMeta(t, m, nil) }, ErrNotAStore, "MANIFEST"},
-		{"none", func(m *iotest.Mem) { require.NoError(t, m.RemoveMeta(manifest.Name)) }, ErrNotAStore, "MANIFEST"},
+		{"none", func(m *iotest.Mem) {
+			require.NoError(t, m.RemoveMeta(manifest.Name))
+			require.NoError(t, m.RemoveMeta(manifestCopy))
+		}, ErrNotAStore, "MANIFEST"},
 	} {
 		image := dev.CrashImage(iotest.CrashOptions{})
 		c.change(image)
@@ -341,9 +344,11 @@ func TestRecover_Refused(t *testing.T) {
 	}
 }
 
+// writeMeta writes both copies of the manifest.
 func writeMeta(t *testing.T, m *iotest.Mem, b []byte) {
 	t.Helper()
 	require.NoError(t, m.WriteMeta(manifest.Name, b))
+	require.NoError(t, m.WriteMeta(manifestCopy, b))
 }
 
 // TestRecover_ForeignDirectory: a second daemon opens the same directory, or a

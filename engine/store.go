@@ -144,25 +144,50 @@ func (s *Store) openDevice() (*manifest.Manifest, error) {
 	return m, err
 }
 
+// manifestCopy is the second copy of the manifest: without one nothing in the
+// log can be checked. It is written first, so the manifest is what decides.
+const manifestCopy = manifest.Name + ".copy"
+
+// readManifest reads the manifest, or its copy if it is damaged or missing; nil
+// if there is neither, nor a log.
 func (s *Store) readManifest() (*manifest.Manifest, error) {
-	b, err := s.dev.ReadMeta(manifest.Name)
+	m, err := s.decodeManifest(manifest.Name)
+	if err == nil && m != nil || errors.Is(err, ErrFormat) {
+		return m, err
+	}
+	second, copyErr := s.decodeManifest(manifestCopy)
+	switch {
+	case copyErr == nil && second != nil:
+		s.opt.Logger.Warn("manifest is damaged or missing, its copy is used", slog.Any("error", err))
+		return second, nil
+	case err != nil:
+		return nil, err
+	case copyErr != nil:
+		return nil, copyErr
+	}
+	if begin, end := s.dev.Extent(); begin != end {
+		return nil, fmt.Errorf("%w: log segments but no %s", ErrNotAStore, manifest.Name)
+	}
+	return nil, nil
+}
+
+// decodeManifest reads one copy, nil if there is none.
+func (s *Store) decodeManifest(name string) (*manifest.Manifest, error) {
+	b, err := s.dev.ReadMeta(name)
 	if errors.Is(err, ioring.ErrNoMeta) {
-		if begin, end := s.dev.Extent(); begin != end {
-			return nil, fmt.Errorf("%w: log segments but no %s", ErrNotAStore, manifest.Name)
-		}
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", manifest.Name, err)
+		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	m, err := manifest.Decode(b)
 	switch {
 	case errors.Is(err, manifest.ErrNotManifest):
-		return nil, fmt.Errorf("%w: %s: %w", ErrNotAStore, manifest.Name, err)
+		return nil, fmt.Errorf("%w: %s: %w", ErrNotAStore, name, err)
 	case errors.Is(err, manifest.ErrVersion):
-		return nil, fmt.Errorf("%w: %s: %w", ErrFormat, manifest.Name, err)
+		return nil, fmt.Errorf("%w: %s: %w", ErrFormat, name, err)
 	case err != nil:
-		return nil, &CorruptError{Where: manifest.Name, Addr: -1, Err: err}
+		return nil, &CorruptError{Where: name, Addr: -1, Err: err}
 	}
 	return m, nil
 }
@@ -225,8 +250,11 @@ func (s *Store) startGeneration(m *manifest.Manifest) error {
 }
 
 func (s *Store) writeManifest() error {
-	if err := s.dev.WriteMeta(manifest.Name, s.mu.manifest.Encode()); err != nil {
-		return fmt.Errorf("write %s: %w", manifest.Name, err)
+	b := s.mu.manifest.Encode()
+	for _, name := range []string{manifestCopy, manifest.Name} {
+		if err := s.dev.WriteMeta(name, b); err != nil {
+			return fmt.Errorf("write %s: %w", name, err)
+		}
 	}
 	return nil
 }
