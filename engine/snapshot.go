@@ -135,21 +135,29 @@ func (s *Store) openSnapshot(m *manifest.Manifest, name string, start record.Add
 	if err != nil {
 		return nil, nil, false, fmt.Errorf("open %s: %w", name, err)
 	}
+	r, bits, anchor, err := newSnapshotReader(in, m, name, start)
+	if err != nil {
+		return nil, nil, false, errors.Join(err, in.Close())
+	}
+	return r, in.Close, bits == s.index.Bits() && anchor == s.index.Anchor(), nil
+}
+
+// newSnapshotReader checks the header of a snapshot and tells the shape of the
+// index it belongs to.
+func newSnapshotReader(in ioring.MetaReader, m *manifest.Manifest, name string, start record.Addr) (r *snapshotReader, bits, anchor uint8, err error) {
 	r = &snapshotReader{in: io.NewSectionReader(in, 0, in.Size()), name: name}
 	header := make([]byte, snapshotHeader)
-	if _, err = io.ReadFull(r.in, header); err == nil {
-		le := binary.LittleEndian
-		switch {
-		case string(header[:8]) != snapshotMagic || header[8] != 1 ||
-			le.Uint64(header[48:]) != xxhash.Sum64(header[:48]),
-			!bytes.Equal(header[16:32], m.StoreID[:]), record.Addr(le.Uint64(header[32:])) != start:
-			err = errSnapshot
-		}
+	if _, err := io.ReadFull(r.in, header); err != nil {
+		return nil, 0, 0, r.damaged(err)
 	}
-	if err != nil {
-		return nil, nil, false, errors.Join(&CorruptError{Where: name, Addr: -1, Err: err}, in.Close())
+	le := binary.LittleEndian
+	switch {
+	case string(header[:8]) != snapshotMagic || header[8] != 1 ||
+		le.Uint64(header[48:]) != xxhash.Sum64(header[:48]),
+		!bytes.Equal(header[16:32], m.StoreID[:]), record.Addr(le.Uint64(header[32:])) != start:
+		return nil, 0, 0, r.damaged(errSnapshot)
 	}
-	return r, in.Close, header[12] == s.index.Bits() && header[13] == s.index.Anchor(), nil
+	return r, header[12], header[13], nil
 }
 
 // next returns the rows of the next block, nil at the end of a whole snapshot.
@@ -191,20 +199,6 @@ func (r *snapshotReader) next() (first uint64, rows int, body []byte, err error)
 
 func (r *snapshotReader) damaged(err error) error {
 	return &CorruptError{Where: r.name, Addr: -1, Err: err}
-}
-
-// verifySnapshot reads a snapshot back.
-func (s *Store) verifySnapshot(m *manifest.Manifest, name string, start record.Addr) error {
-	r, done, _, err := s.openSnapshot(m, name, start)
-	if err != nil {
-		return err
-	}
-	for {
-		_, rows, _, err := r.next()
-		if err != nil || rows == 0 {
-			return errors.Join(err, done())
-		}
-	}
 }
 
 // loadSnapshot fills the empty index. It returns false if the snapshot belongs
