@@ -226,7 +226,6 @@ func (c *conn) dieLocked() {
 	}
 	c.dead = true
 	_ = c.socket.Close()
-	c.output.ready = nil
 	c.account()
 	c.changed.Broadcast()
 }

@@ -49,7 +49,11 @@ func (c *conn) owed() int {
 
 // account brings server.queued up to date. Less than a burst's worth is not
 // counted, so that a client that takes its answers costs no shared counter.
+// What a dead connection is still answered goes nowhere.
 func (c *conn) account() {
+	if c.dead {
+		c.output.ready = nil
+	}
 	owed := c.owed()
 	if owed < flushBytes {
 		owed = 0
