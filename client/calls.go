@@ -164,7 +164,7 @@ func (c *Client) MDelete(ctx context.Context, keys [][]byte, opts ...WriteOption
 // Len returns the number of keys from counters, which may be slightly off while keys are on disk.
 func (c *Client) Len(ctx context.Context) (int64, error) {
 	f := takeFlight()
-	f.end(f.begin(ipc.MethodLen, 0), true)
+	f.end(f.begin(ipc.MethodLen, 0), natureRead)
 	return c.flyInt(ctx, f, nil)
 }
 
@@ -173,14 +173,14 @@ func (c *Client) LenExact(ctx context.Context) (int64, error) {
 	f := takeFlight()
 	start := f.begin(ipc.MethodLen, 1)
 	f.buf = ipc.AppendBool(ipc.AppendStr(ipc.AppendMapHeader(f.buf, 1), "exact"), true)
-	f.end(start, true)
+	f.end(start, natureRead)
 	return c.flyInt(ctx, f, nil)
 }
 
 // Ping asks for a sign of life.
 func (c *Client) Ping(ctx context.Context) error {
 	f := takeFlight()
-	f.end(f.begin(ipc.MethodPing, 0), true)
+	f.end(f.begin(ipc.MethodPing, 0), natureRead)
 	if err := c.fly(ctx, f); err != nil {
 		return err
 	}
@@ -194,13 +194,17 @@ func (c *Client) Ping(ctx context.Context) error {
 
 // Hello tells the daemon this client's name, at most ipc.MaxClientName bytes, and returns what the
 // daemon says of itself. It starts a session, which numbers this connection's writes: say it once,
-// before the first write. A connection that is dialled again has no session.
+// before the first write. A connection that is dialled again has no session. A Client made
+// WithSession has said hello by itself: it returns the last answer it got, without asking.
 func (c *Client) Hello(ctx context.Context, name string) (ipc.Hello, error) {
+	if c.opt.session {
+		return c.lastHello(), nil
+	}
 	f := takeFlight()
 	start := f.begin(ipc.MethodHello, 1)
 	f.buf = ipc.AppendStr(ipc.AppendStr(ipc.AppendMapHeader(f.buf, 2), "client"), name)
 	f.buf = ipc.AppendUint(ipc.AppendStr(f.buf, "protocol"), ipc.ProtocolVersion)
-	f.end(start, false)
+	f.end(start, natureOnce)
 	if err := c.fly(ctx, f); err != nil {
 		return ipc.Hello{}, err
 	}
@@ -220,7 +224,7 @@ func (c *Client) Hello(ctx context.Context, name string) (ipc.Hello, error) {
 // number of the session that is.
 func (c *Client) Sync(ctx context.Context) (durable uint64, err error) {
 	f := takeFlight()
-	f.end(f.begin(ipc.MethodSync, 0), false)
+	f.end(f.begin(ipc.MethodSync, 0), natureDurable)
 	m, err := c.flyMap(ctx, f)
 	if err != nil {
 		return 0, err
@@ -231,14 +235,14 @@ func (c *Client) Sync(ctx context.Context) (durable uint64, err error) {
 // Stats returns the daemon's counters. Numbers are int64, uint64 or float64, groups are maps.
 func (c *Client) Stats(ctx context.Context) (map[string]any, error) {
 	f := takeFlight()
-	f.end(f.begin(ipc.MethodStats, 0), true)
+	f.end(f.begin(ipc.MethodStats, 0), natureRead)
 	return c.flyMap(ctx, f)
 }
 
 // Config returns the settings in force.
 func (c *Client) Config(ctx context.Context) (map[string]any, error) {
 	f := takeFlight()
-	f.end(f.begin(ipc.MethodConfig, 0), true)
+	f.end(f.begin(ipc.MethodConfig, 0), natureRead)
 	return c.flyMap(ctx, f)
 }
 
@@ -252,7 +256,7 @@ func (c *Client) SetConfig(ctx context.Context, settings map[string]string) (map
 	for name, value := range settings {
 		f.buf = ipc.AppendStr(ipc.AppendStr(f.buf, name), value)
 	}
-	f.end(start, false)
+	f.end(start, natureOnce)
 	return c.flyMap(ctx, f)
 }
 
@@ -282,7 +286,7 @@ func (c *Client) Checkpoint(ctx context.Context, o CheckpointOptions) (Checkpoin
 	if o.Cookie != nil {
 		f.buf = ipc.AppendBin(ipc.AppendStr(f.buf, "cookie"), o.Cookie)
 	}
-	f.end(start, false)
+	f.end(start, natureDurable)
 	m, err := c.flyMap(ctx, f)
 	if err != nil {
 		return Checkpoint{}, err

@@ -28,6 +28,9 @@ type Client struct {
 	answered  bool // the last connection brought an answer
 	downSince time.Time
 	pause     time.Duration // before the next attempt to connect
+	cause     error         // what ended the last connection
+	suspect   suspect
+	ends      landings // empty but while the lock is held and just after
 
 	mu struct {
 		sync.Mutex
@@ -41,6 +44,15 @@ type Client struct {
 		up      bool  // there is a connection
 		closed  bool  // Close was called
 		err     error // why nothing can be submitted
+
+		// Of the session, if there is one.
+		kept     kept
+		hello    ipc.Hello // the last answer to hello, its session the one in use
+		known    bool      // there is a session to be resumed
+		foreign  bool      // another Client began it, and this one has not resumed it yet
+		durable  uint64    // highest number the daemon said is on stable storage
+		syncing  bool      // a sync of the client's own is under way
+		syncUpTo uint64    // and covers the writes up to here
 	}
 }
 
@@ -51,6 +63,11 @@ type options struct {
 	retryFor time.Duration
 	pauseMin time.Duration
 	pauseMax time.Duration
+	session  bool // count writes, and keep them until they are durable
+	kept     load // the most that is kept
+	resumed  bool // the session to begin with is
+	resume   [ipc.SessionSize]byte
+	onLoss   func(SessionLoss)
 }
 
 // Option changes how a Client behaves.
@@ -82,8 +99,8 @@ func WithBackoff(first, longest time.Duration) Option {
 // place that depends on the user. The daemon uses the same rule.
 func DefaultSocket() string { return ipc.DefaultSocket() }
 
-// Dial connects to the daemon that listens on the Unix socket path. The context is for the
-// connecting only. The caller must Close the Client.
+// Dial connects to the daemon that listens on the Unix socket path, and begins the session if there
+// is to be one. The context is for the connecting only. The caller must Close the Client.
 func Dial(ctx context.Context, path string, opts ...Option) (*Client, error) {
 	if err := ipc.CheckSocketPath(path); err != nil {
 		return nil, err
@@ -91,19 +108,23 @@ func Dial(ctx context.Context, path string, opts ...Option) (*Client, error) {
 	o := options{
 		requests: 16_384, bytes: 64 << 20, retryFor: 5 * time.Second,
 		pauseMin: 5 * time.Millisecond, pauseMax: time.Second,
+		kept: load{512 << 10, 64 << 20},
 	}
 	for _, set := range opts {
 		set(&o)
 	}
-	conn, err := dial(ctx, path)
-	if err != nil {
-		return nil, fmt.Errorf("connect to the daemon: %w", err)
-	}
 	c := &Client{path: path, opt: o, wake: make(chan struct{}, 1), ended: make(chan struct{})}
 	c.closing, c.stop = context.WithCancel(context.Background())
-	c.mu.gate = gate{maxRequests: o.requests, maxBytes: o.bytes}
+	c.mu.gate = gate{maxFlight: load{o.requests, o.bytes}, maxKept: o.kept, session: o.session}
 	c.mu.slots = make([]slot, 1, 256) // slot 0 is never used
-	go c.run(conn)
+	c.mu.kept.next = 1
+	c.mu.known, c.mu.foreign, c.mu.hello.Session = o.resumed, o.resumed, o.resume
+	l, err := c.connect(ctx)
+	if err != nil {
+		c.stop()
+		return nil, fmt.Errorf("connect to the daemon: %w", err)
+	}
+	go c.run(l)
 	return c, nil
 }
 

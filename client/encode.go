@@ -100,7 +100,7 @@ func (f *flight) keyed(m ipc.Method, key []byte) error {
 	}
 	start := f.begin(m, 1)
 	f.buf = ipc.AppendBin(f.buf, key)
-	f.end(start, true)
+	f.end(start, natureRead)
 	return nil
 }
 
@@ -118,7 +118,7 @@ func (f *flight) stored(m ipc.Method, key, value []byte, opts []WriteOption) err
 	}
 	start := f.begin(m, o.count(2))
 	f.buf = o.append(ipc.AppendBin(ipc.AppendBin(f.buf, key), value))
-	f.end(start, false)
+	f.end(start, natureWrite)
 	return nil
 }
 
@@ -132,7 +132,7 @@ func (f *flight) del(key []byte, opts []WriteOption) error {
 	}
 	start := f.begin(ipc.MethodDel, o.count(1))
 	f.buf = o.append(ipc.AppendBin(f.buf, key))
-	f.end(start, false)
+	f.end(start, natureWrite)
 	return nil
 }
 
@@ -152,7 +152,7 @@ func (f *flight) cas(key, source, target []byte, opts []WriteOption) error {
 	}
 	start := f.begin(ipc.MethodCas, o.count(3))
 	f.buf = o.append(appendOrNil(appendOrNil(ipc.AppendBin(f.buf, key), source), target))
-	f.end(start, false)
+	f.end(start, natureWrite)
 	return nil
 }
 
@@ -173,7 +173,7 @@ func (f *flight) add(key []byte, delta int64, opts []WriteOption) error {
 	}
 	start := f.begin(ipc.MethodAdd, o.count(2))
 	f.buf = o.append(ipc.AppendInt(ipc.AppendBin(f.buf, key), delta))
-	f.end(start, false)
+	f.end(start, natureWrite)
 	return nil
 }
 
@@ -194,7 +194,10 @@ func (f *flight) listed(m ipc.Method, keys [][]byte, opts []WriteOption) error {
 		f.buf = ipc.AppendBin(f.buf, k)
 	}
 	f.buf = o.append(f.buf)
-	return f.endChecked(start, m == ipc.MethodMGet)
+	if m == ipc.MethodMGet {
+		return f.endChecked(start, natureRead)
+	}
+	return f.endChecked(start, natureWrite)
 }
 
 func (f *flight) mput(pairs []Pair, opts []WriteOption) error {
@@ -221,16 +224,16 @@ func (f *flight) mput(pairs []Pair, opts []WriteOption) error {
 		f.buf = ipc.AppendBin(ipc.AppendBin(f.buf, p.Key), p.Value)
 	}
 	f.buf = o.append(f.buf)
-	return f.endChecked(start, false)
+	return f.endChecked(start, natureWrite)
 }
 
 // endChecked is end for a request that may have become longer than any request may be: the daemon
 // would close the connection over it.
-func (f *flight) endChecked(start int, again bool) error {
-	if n := len(f.buf) - start; n > ipc.MaxRequest {
+func (f *flight) endChecked(start int, n nature) error {
+	if size := len(f.buf) - start; size > ipc.MaxRequest {
 		f.buf = f.buf[:start]
-		return tooLarge(ipc.CodeRequestTooLarge, "request", n, ipc.MaxRequest)
+		return tooLarge(ipc.CodeRequestTooLarge, "request", size, ipc.MaxRequest)
 	}
-	f.end(start, again)
+	f.end(start, n)
 	return nil
 }

@@ -21,6 +21,9 @@ var (
 	// ErrAnswerLost says that the request was sent and its answer will not come: it may have taken
 	// effect or not. Such an error is an ErrConnLost too.
 	ErrAnswerLost = errors.New("answer lost, the request may have taken effect")
+	// ErrSessionLost says that the session cannot be resumed. A write whose error is this one too may
+	// have taken effect or not, and may have been undone since.
+	ErrSessionLost = errors.New("session lost")
 	// ErrProtocol says that the daemon's answer is not what the protocol has for that method.
 	ErrProtocol = errors.New("unexpected answer")
 )

@@ -21,6 +21,7 @@ type flight struct {
 	answers []answer // answers[i] belongs to ops[i]
 	arena   []byte   // the bytes that answers point into
 	left    int      // answers still to come; owned by the run goroutine while in flight
+	writes  load     // how much of it is writes
 
 	done    chan struct{} // one token when left reaches zero
 	givenUp atomic.Bool   // set by the caller, read by the run goroutine
@@ -32,8 +33,23 @@ type op struct {
 	at         uint64 // where it begins in everything this client ever queued; guarded by mu
 	id         uint32 // its slot; guarded by mu
 	tries      uint8  // connections it was queued for; guarded by mu
-	again      bool   // changes nothing, so that it may be sent twice
+	sent       bool   // a connection that was lost had taken all of it; guarded by mu
+	nature     nature
 }
+
+// nature is what a lost connection means for a request.
+type nature uint8
+
+const (
+	// natureWrite changes keys: never sent twice, but by a session, which counts it.
+	natureWrite nature = iota
+	// natureRead changes nothing, so that it may be sent twice.
+	natureRead
+	// natureOnce changes something other than keys, or is about its connection: never sent twice.
+	natureOnce
+	// natureDurable is natureOnce whose answer tells how far the session is durable.
+	natureDurable
+)
 
 // answer is one result, decoded as far as its type.
 type answer struct {
@@ -75,6 +91,7 @@ func (f *flight) release() {
 func (f *flight) reset() {
 	clear(f.answers) // lets go of errors
 	f.buf, f.ops, f.answers, f.arena, f.left = f.buf[:0], f.ops[:0], f.answers[:0], f.arena[:0], 0
+	f.writes = load{}
 }
 
 // begin appends the head of a request, which the caller completes, and returns its start.
@@ -84,11 +101,17 @@ func (f *flight) begin(m ipc.Method, count int) int {
 	return start
 }
 
-// end closes the request that began at start. again says that it may be sent twice.
-func (f *flight) end(start int, again bool) {
-	f.ops = append(f.ops, op{start: start, end: len(f.buf), again: again})
+// end closes the request that began at start.
+func (f *flight) end(start int, n nature) {
+	f.ops = append(f.ops, op{start: start, end: len(f.buf), nature: n})
+	if n == natureWrite {
+		f.writes.add(load{1, len(f.buf) - start})
+	}
 	f.answers = append(f.answers, answer{})
 }
+
+// message returns the bytes of request i.
+func (f *flight) message(i int32) []byte { return f.buf[f.ops[i].start:f.ops[i].end] }
 
 // take keeps response p as the answer to ops[i]. The run goroutine calls it.
 func (f *flight) take(i int, p *ipc.Response) {

@@ -18,9 +18,10 @@ import (
 // slot is one place in the table of what is in flight; its index is the request's id. Slot 0 stays
 // empty: the daemon answers id 0 when it cannot tell which request it is about.
 type slot struct {
-	f    *flight // nil: free
-	i    int32   // which of the flight's requests
-	free uint32  // next free slot, 0 at the end
+	f      *flight // whose request it is; nil: free, or nobody waits
+	number uint64  // of a session's write; 0: it is none; 0 and no flight: free
+	i      int32   // which of the flight's requests
+	free   uint32  // next free slot, 0 at the end
 }
 
 // maxTries is for how many connections a request is queued before it is given up: one that makes
@@ -33,12 +34,12 @@ func (c *Client) submit(ctx context.Context, f *flight) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := c.pass(ctx, len(f.ops), len(f.buf)); err != nil {
+	if err := c.pass(ctx, f); err != nil {
 		c.mu.Unlock()
 		return err
 	}
 	if err := c.mu.err; err != nil {
-		c.mu.gate.leave(len(f.ops), len(f.buf))
+		c.mu.gate.refund(load{len(f.ops), len(f.buf)}, f.writes)
 		c.mu.Unlock()
 		return err
 	}
@@ -49,12 +50,16 @@ func (c *Client) submit(ctx context.Context, f *flight) error {
 		o.id = c.takeSlotLocked(f, i)
 		o.at = base + uint64(o.start)
 		ipc.PatchID(f.buf[o.start:], o.id)
+		if c.opt.session && o.nature == natureWrite {
+			c.mu.slots[o.id].number = c.mu.kept.add(f.buf[o.start:o.end])
+		}
 	}
 	c.mu.queued += uint64(len(f.buf))
 	up := c.mu.up
 	if up {
 		c.mu.out = append(c.mu.out, f.buf...)
 	}
+	c.askSyncLocked()
 	c.mu.Unlock()
 	if up {
 		c.wakeFlusher()
@@ -78,10 +83,12 @@ func (c *Client) takeSlotLocked(f *flight, i int) uint32 {
 func (c *Client) freeSlotLocked(id uint32) slot {
 	s := &c.mu.slots[id]
 	was := *s
-	s.f, s.free = nil, c.mu.free
+	s.f, s.number, s.free = nil, 0, c.mu.free
 	c.mu.free = id
-	o := &was.f.ops[was.i]
-	c.mu.gate.leave(1, o.end-o.start)
+	if was.f != nil {
+		o := &was.f.ops[was.i]
+		c.mu.gate.leave(load{1, o.end - o.start})
+	}
 	return was
 }
 
@@ -132,20 +139,21 @@ func keep(b []byte) []byte {
 
 // run is the one goroutine that reads, hands answers out and looks after the connection. It owns
 // every flight that is in flight.
-func (c *Client) run(conn net.Conn) {
+func (c *Client) run(l *link) {
 	defer close(c.ended)
-	for conn != nil {
-		err := c.serve(conn)
+	for l != nil {
+		err := c.serve(l)
 		c.lost(err)
-		conn = c.redial(err)
+		l = c.redial(err)
 	}
 	c.failAll(ErrClosed)
 }
 
-// serve uses conn until it fails, and returns why. Both sides have ended when it returns.
-func (c *Client) serve(conn net.Conn) error {
+// serve uses a connection until it fails, and returns why. Both sides have ended when it returns.
+func (c *Client) serve(l *link) error {
 	stop, flushed := make(chan struct{}), make(chan struct{})
-	if !c.attach(conn) {
+	conn := l.conn
+	if !c.attach(l) {
 		_ = conn.Close()
 		return ErrClosed
 	}
@@ -154,39 +162,33 @@ func (c *Client) serve(conn net.Conn) error {
 		c.flush(conn, stop)
 	}()
 	c.wakeFlusher()
-	err := c.read(conn)
+	err := c.read(conn, l.rest)
 	_ = conn.Close() // frees a flusher that is stuck in a write
 	close(stop)
 	<-flushed
 	return err
 }
 
-// attach makes conn the connection in use and queues for it what outlived the one before it, in its
-// old order, but for what was given up meanwhile. It returns false if the client was closed.
-func (c *Client) attach(conn net.Conn) bool {
+// attach makes l the connection in use and queues for it what outlived the one before it, in its old
+// order, but for what was given up meanwhile. It returns false if the client was closed.
+func (c *Client) attach(l *link) bool {
 	c.mu.Lock()
 	if c.mu.closed {
 		c.mu.Unlock()
 		return false
 	}
-	c.mu.err, c.mu.conn, c.mu.up = nil, conn, true
+	c.mu.err, c.mu.conn, c.mu.up = nil, l.conn, true
 	c.mu.out = c.mu.out[:0]
 	c.mu.written = c.mu.queued
-	var gone []slot
-	for _, s := range c.inFlightLocked() {
-		o := &s.f.ops[s.i]
-		if s.f.givenUp.Load() {
-			gone = append(gone, c.freeSlotLocked(o.id))
-			continue
+	if c.opt.session {
+		c.resumeLocked(&l.hello, &c.ends)
+	} else {
+		for _, id := range c.othersLocked(&c.ends) {
+			c.queueLocked(id)
 		}
-		o.at, o.tries = c.mu.queued, o.tries+1
-		c.mu.out = append(c.mu.out, s.f.buf[o.start:o.end]...)
-		c.mu.queued += uint64(o.end - o.start)
 	}
 	c.mu.Unlock()
-	for _, s := range gone {
-		s.f.fail(int(s.i), ErrConnLost) // nobody waits for it
-	}
+	c.ends.deliver(c.opt.onLoss)
 	return true
 }
 
@@ -211,11 +213,11 @@ const (
 	readKept = 1 << 20
 )
 
-// read hands out answers until the connection fails.
-func (c *Client) read(conn net.Conn) error {
+// read hands out answers until the connection fails. The first bytes have been read already.
+func (c *Client) read(conn net.Conn, first []byte) error {
 	split := ipc.NewSplitter(ipc.MaxAnswer)
-	buf := make([]byte, readSize)
-	fill := 0
+	buf := make([]byte, max(readSize, 2*len(first)))
+	fill := copy(buf, first)
 	for {
 		n, err := conn.Read(buf[fill:])
 		fill += n
@@ -262,7 +264,14 @@ func (c *Client) handOut(split *ipc.Splitter, b []byte) (used int, err error) {
 			}
 			used += size
 			if p.Type == ipc.TypeNotification {
-				continue // none is asked for, so none is of interest
+				if err := c.land(n); err != nil { // they were sent before it
+					return used, err
+				}
+				if err := c.notified(p); err != nil {
+					return used, err
+				}
+				n = 0
+				continue
 			}
 			n++
 		}
@@ -284,19 +293,45 @@ func (c *Client) land(n int) (err error) {
 	c.mu.Lock()
 	for i := range n {
 		p := &c.responses[i]
-		if p.ID == 0 || int(p.ID) >= len(c.mu.slots) || c.mu.slots[p.ID].f == nil {
+		if p.ID == 0 || int(p.ID) >= len(c.mu.slots) || c.mu.slots[p.ID].isFree() {
 			n, err = i, strayAnswer(p)
 			break
 		}
-		c.targets[i] = c.freeSlotLocked(p.ID)
+		s := c.freeSlotLocked(p.ID)
+		c.targets[i] = s
+		if c.opt.session {
+			if err = c.countLocked(&s, p); err != nil {
+				n = i + 1
+				break
+			}
+		}
 	}
 	c.mu.Unlock()
 	for i := range n {
-		c.targets[i].f.take(int(c.targets[i].i), &c.responses[i])
+		if s := &c.targets[i]; s.f != nil {
+			s.f.take(int(s.i), &c.responses[i])
+		}
 	}
 	clear(c.targets[:n])
 	c.answered = c.answered || n > 0
+	c.ends.deliver(c.opt.onLoss)
 	return err
+}
+
+// isFree reports whether there is no request in the slot.
+func (s *slot) isFree() bool { return s.f == nil && s.number == 0 }
+
+// countLocked takes from an answer what it says of the session. The slot is free already.
+func (c *Client) countLocked(s *slot, p *ipc.Response) error {
+	switch {
+	case s.number == ownSync:
+		return c.syncedLocked(p)
+	case s.number != 0 && p.Failed:
+		c.refusedLocked(s, p)
+	case s.number == 0 && !p.Failed && s.f.ops[s.i].nature == natureDurable:
+		return c.tookDurableLocked(p)
+	}
+	return nil
 }
 
 // strayAnswer is the error for an answer to nothing. With id 0 it is the daemon's reason to hang up.
@@ -310,31 +345,32 @@ func strayAnswer(p *ipc.Response) error {
 // lost sorts out what was in flight when the connection failed with cause: what may be sent again
 // stays, the rest fails.
 func (c *Client) lost(cause error) {
+	c.cause = cause
 	c.mu.Lock()
-	c.mu.up, c.mu.conn = false, nil
+	c.mu.up, c.mu.conn, c.mu.syncing = false, nil, false
 	if c.mu.closed {
 		c.mu.Unlock()
 		return // failAll comes next
 	}
+	for id := range c.mu.slots {
+		if s := &c.mu.slots[id]; s.f == nil && s.number != 0 {
+			c.freeSlotLocked(uint32(id)) // the log has what it was about
+		}
+	}
 	notSent, sent := &lostError{cause: cause}, &lostError{cause: cause, sent: true}
-	var gone []slot
-	var why []error
 	for _, s := range c.inFlightLocked() {
 		o := &s.f.ops[s.i]
+		o.sent = o.sent || c.sentLocked(o)
 		switch {
-		case c.sentLocked(o) && !o.again:
-			why = append(why, sent)
+		case s.number != 0: // the next hello tells what became of it
+		case o.sent && o.nature != natureRead:
+			c.ends.fail(c.freeSlotLocked(o.id), sent)
 		case o.tries >= maxTries:
-			why = append(why, notSent)
-		default:
-			continue
+			c.ends.fail(c.freeSlotLocked(o.id), notSent)
 		}
-		gone = append(gone, c.freeSlotLocked(o.id))
 	}
 	c.mu.Unlock()
-	for i, s := range gone {
-		s.f.fail(int(s.i), why[i])
-	}
+	c.ends.deliver(c.opt.onLoss)
 }
 
 // sentLocked reports whether all of o's bytes were taken by the socket, without which the daemon
@@ -343,23 +379,32 @@ func (c *Client) sentLocked(o *op) bool {
 	return o.at+uint64(o.end-o.start) <= c.mu.written
 }
 
-// failAll fails everything in flight with err.
+// failAll fails everything in flight with err. A session's write that was sent may have taken effect,
+// or will when it is sent again; one that was not never will.
 func (c *Client) failAll(err error) {
 	c.mu.Lock()
-	var gone []slot
 	for _, s := range c.inFlightLocked() {
-		gone = append(gone, c.freeSlotLocked(s.f.ops[s.i].id))
+		o := &s.f.ops[s.i]
+		why := err
+		switch {
+		case s.number == 0 || c.mu.closed:
+		case o.sent:
+			why = &lostError{cause: err, sent: true}
+			c.mu.kept.mark(s.number, fateOrphan)
+		default:
+			c.mu.kept.mark(s.number, fateVoid)
+		}
+		c.ends.fail(c.freeSlotLocked(o.id), why)
 	}
+	c.mu.gate.turnAway(err)
 	c.mu.Unlock()
-	for _, s := range gone {
-		s.f.fail(int(s.i), err)
-	}
+	c.ends.deliver(c.opt.onLoss)
 }
 
 // redial connects again, with growing pauses, and returns nil when the client is closed. When it has
 // taken longer than retryFor, what waits fails, and what comes fails at once until a connection is
 // up. The pauses start over only after a connection that brought answers.
-func (c *Client) redial(cause error) net.Conn {
+func (c *Client) redial(cause error) *link {
 	if c.answered || c.downSince.IsZero() {
 		c.answered, c.downSince, c.pause = false, time.Now(), c.opt.pauseMin
 	}
@@ -377,9 +422,12 @@ func (c *Client) redial(cause error) net.Conn {
 		case <-time.After(pause):
 		}
 		c.pause = min(2*c.pause, c.opt.pauseMax)
-		conn, err := dial(c.closing, c.path)
+		l, err := c.connect(c.closing)
 		if err == nil {
-			return conn
+			return l
+		}
+		if errors.Is(err, ErrSessionLost) || errors.Is(err, ErrSessionUnknown) {
+			c.sessionLost(err)
 		}
 		cause = err
 	}

@@ -12,7 +12,9 @@ type Hello struct {
 	Durable  uint64 // highest on stable storage
 	Role     Class  // what this connection may do
 	Limits   Limits
-	Refused  []Refused // writes after "seen" that were answered with an error
+	// Refused lists the writes after "seen" that were answered with an error. Nil says that the
+	// daemon cannot tell, or was not asked; a list without elements, that there are none.
+	Refused []Refused
 }
 
 // Refused is one write of a session that was answered with an error.
@@ -24,10 +26,10 @@ type Refused struct {
 // errHello says that an answer to hello is not one.
 var errHello = errors.New("answer to hello is malformed")
 
-// AppendHello appends h as the value of a result. Refused is sent only if there is any.
+// AppendHello appends h as the value of a result. Refused is sent unless it is nil.
 func AppendHello(dst []byte, h *Hello) []byte {
 	n := 8
-	if len(h.Refused) > 0 {
+	if h.Refused != nil {
 		n++
 	}
 	dst = AppendMapHeader(dst, n)
@@ -39,7 +41,7 @@ func AppendHello(dst []byte, h *Hello) []byte {
 	dst = AppendUint(AppendStr(dst, "durable"), h.Durable)
 	dst = AppendStr(AppendStr(dst, "role"), h.Role.String())
 	dst = appendLimits(AppendStr(dst, "limits"), &h.Limits)
-	if len(h.Refused) > 0 {
+	if h.Refused != nil {
 		dst = AppendArrayHeader(AppendStr(dst, "refused"), len(h.Refused))
 		for _, r := range h.Refused {
 			dst = AppendStr(AppendUint(AppendArrayHeader(dst, 2), r.Number), string(r.Code))
@@ -170,6 +172,7 @@ func (h *Hello) readRefused(r *Reader) error {
 	if err != nil {
 		return err
 	}
+	h.Refused = []Refused{}
 	for range n {
 		two, err := r.ArrayLen()
 		if err != nil || two != 2 {
