@@ -640,7 +640,6 @@ type registerInput struct {
 	kind  OpKind
 	value string
 	old   string
-	delta int64
 }
 
 type registerOutput struct {

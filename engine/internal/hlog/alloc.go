@@ -140,7 +140,7 @@ func (l *Log) raiseSafe() {
 func (l *Log) Cut(head []byte, more int) (rec, end record.Addr, ok bool) {
 	page, off := unpack(l.tail.Load())
 	size := uint32(record.SystemSize(len(head) + more))
-	if off > l.pageSize || size > l.pageSize/2 {
+	if off > l.pageSize || size > l.pageSize-FirstOffset {
 		panic(fmt.Sprintf("hlog: cut at page %d offset %d of %d bytes", page, off, size))
 	}
 	if off+size > l.pageSize {

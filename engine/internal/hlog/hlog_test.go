@@ -361,3 +361,18 @@ func TestLog_Refused(t *testing.T) {
 	opt.Pages, opt.Start = PagesMin, 1
 	require.Panics(t, func() { _, _ = New(opt) })
 }
+
+// TestLog_LargeCut: the commit record of a store in which every ledger changed
+// since the last commit, 4,096 of 32 bytes, does not fit the smallest page.
+func TestLog_LargeCut(t *testing.T) {
+	r := newRig(t, PagesMin, 0, nil)
+	for range 3 { // the second finds no room in its page
+		rest := make([]byte, 4096*32)
+		rec, end, ok := r.Cut(make([]byte, 64), len(rest))
+		require.True(t, ok)
+		r.FinishCut(rec, end, 64, rest)
+		r.flush()
+		require.Equal(t, end, r.Flushed())
+	}
+	require.NoError(t, r.Free())
+}
