@@ -134,9 +134,9 @@ type MetaReader interface {
 type Device interface {
 	// Submit starts every op of ops, in any order; the ops of one call are
 	// handed over together. It does not wait for them, except that a single
-	// read may be done at once on the caller's thread when nothing else is in
-	// flight (that is faster than two wake-ups). The slice is the caller's
-	// again when Submit returns.
+	// read, sync or short write may be done at once on the caller's thread when
+	// nothing of its kind is in flight (that is faster than two wake-ups). The
+	// slice is the caller's again when Submit returns.
 	Submit(ops []*Op)
 
 	// SegmentSize is the size of a segment in bytes, a power of two.

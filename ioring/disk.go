@@ -26,8 +26,9 @@ type disk struct {
 	// operation submitted from inside a Done thus never finds the device idle,
 	// and is never done at once on that stack.
 	inFlight atomic.Int64
-	// reading is the part of inFlight that are reads.
+	// reading and writing are the parts of inFlight that are reads and writes.
 	reading atomic.Int64
+	writing atomic.Int64
 	closed  atomic.Bool
 	idle    chan struct{} // capacity 1: inFlight reached zero after closed was set
 	once    sync.Once
@@ -99,7 +100,7 @@ func (d *disk) Submit(ops []*Op) {
 		}
 		return
 	}
-	if len(ops) == 1 && d.readAtOnce(ops[0]) {
+	if len(ops) == 1 && d.atOnce(ops[0]) {
 		return
 	}
 	var reads, writes, syncs opList
@@ -113,6 +114,7 @@ func (d *disk) Submit(ops []*Op) {
 			d.reading.Add(1)
 			reads.push(op)
 		case Write:
+			d.writing.Add(1)
 			writes.push(op)
 		case Sync:
 			syncs.push(op)
@@ -130,15 +132,28 @@ func (d *disk) Submit(ops []*Op) {
 	}
 }
 
-// readAtOnce does a lone read on the caller's thread if no other read is under
-// way: 0.98 of fio's rate, against 0.54 with a wake-up there and one back.
-func (d *disk) readAtOnce(op *Op) bool {
-	if op.Kind != Read || d.check(op) != nil || !d.reading.CompareAndSwap(0, 1) {
+// atOnceBytes bounds a write that is done on the caller's thread: what a commit
+// of a few records takes. Longer ones gain from being several in flight.
+const atOnceBytes = 64 << 10
+
+// atOnce does a lone op on the caller's thread if nothing of its kind is under
+// way: two wake-ups less. A read has 0.98 of fio's rate, against 0.54 with them.
+func (d *disk) atOnce(op *Op) bool {
+	switch {
+	case op.Kind == Sync:
+		return d.syncs.atOnce(op)
+	case d.check(op) != nil:
 		return false
+	case op.Kind == Read && d.reading.CompareAndSwap(0, 1):
+		n, err := d.pread(op)
+		d.finishRead(op, n, err)
+		return true
+	case op.Kind == Write && len(op.Buf) <= atOnceBytes && d.writing.CompareAndSwap(0, 1):
+		n, err := d.pwrite(op)
+		d.finishWrite(op, n, err)
+		return true
 	}
-	n, err := d.pread(op)
-	d.finishRead(op, n, err)
-	return true
+	return false
 }
 
 // check refuses what breaks the contract.
@@ -157,6 +172,7 @@ func (d *disk) finishRead(op *Op, n int, err error) {
 }
 
 func (d *disk) finishWrite(op *Op, n int, err error) {
+	defer d.writing.Add(-1)
 	d.counters.writes.Add(1)
 	d.counters.writeBytes.Add(uint64(n))
 	d.finish(op, n, err)

@@ -11,7 +11,9 @@ type syncer struct {
 	disk *disk
 	wake chan struct{} // capacity 1
 	done chan struct{}
-	mu   struct {
+	// round is held during a round, by the goroutine or in its place.
+	round sync.Mutex
+	mu    struct {
 		sync.Mutex
 		waiting opList
 		stopped bool
@@ -31,6 +33,17 @@ func (s *syncer) add(ops opList) {
 	s.mu.waiting.append(ops)
 	s.mu.Unlock()
 	s.kick()
+}
+
+// atOnce serves a lone op on the caller's thread, unless a round is under way.
+func (s *syncer) atOnce(op *Op) bool {
+	if !s.round.TryLock() {
+		return false
+	}
+	// Held during Done: a sync submitted from there takes the goroutine's round.
+	defer s.round.Unlock()
+	s.disk.finishSync(op, s.disk.volume.sync())
+	return true
 }
 
 func (s *syncer) kick() {
@@ -62,7 +75,9 @@ func (s *syncer) run() {
 		if round.first == nil {
 			continue // the round before has served them
 		}
+		s.round.Lock()
 		err := s.disk.volume.sync()
+		s.round.Unlock()
 		for op := round.pop(); op != nil; op = round.pop() {
 			s.disk.finishSync(op, err)
 		}
