@@ -64,6 +64,8 @@ type committer struct {
 	synced  atomic.Bool // the sync has answered
 	nextAt  int64       // clock time of the next commit nobody asked for
 	payload [commitPayload]byte
+	segment int64         // that the tail was in when prepare last looked
+	entered int64         // clock time of that
 	counts  []ledgerCount // in the commit under way
 	encoded []byte        // the same, as the commit record holds them
 
@@ -147,6 +149,9 @@ func (c *committer) begin() time.Duration {
 		}
 	}
 	c.nextAt = now + int64(s.opt.CommitInterval)
+	if len(c.serving) > 0 {
+		c.prepare(now)
+	}
 	if !c.cut() {
 		// No page for the commit record: the flusher wakes us when there is one.
 		c.waiting.Store(true)
@@ -165,6 +170,30 @@ func (c *committer) takeWaiters() {
 	defer c.mu.Unlock()
 	c.serving = append(c.serving, c.mu.waiters...)
 	c.mu.waiters = nil
+}
+
+// slowSegment is how long a segment must last for the next one to be worth being
+// written twice.
+const slowSegment = 2 * time.Second
+
+// prepare has the segments that synced writes will go to written once in
+// advance, which makes commits into them up to twice as fast; not when much is
+// written, since it doubles that. The first segment of a run is prepared if
+// nothing has been written to it yet.
+func (c *committer) prepare(now int64) {
+	s := c.store
+	size := s.dev.SegmentSize()
+	segment := s.log.Tail().Bytes()/size + 1
+	if segment == c.segment {
+		return
+	}
+	if c.segment == 0 {
+		s.dev.Prepare(segment * size)
+	}
+	if c.segment == 0 || now-c.entered > int64(slowSegment) {
+		s.dev.Prepare((segment + 1) * size)
+	}
+	c.segment, c.entered = segment, now
 }
 
 // idle says how long to wait when nobody asks for a commit; 0: not at all. When
