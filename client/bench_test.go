@@ -114,6 +114,51 @@ func BenchmarkGetAsync(b *testing.B) {
 	b.ReportMetric(float64(i)/b.Elapsed().Seconds(), "ops/s")
 }
 
+// The server answers every put at once, so that the client is what is measured: with a session it
+// also copies each write into its log, and a commit is told once per thousand.
+func BenchmarkBatchPutInstantServer(b *testing.B) {
+	for _, with := range []string{"no session", "session"} {
+		b.Run(with, func(b *testing.B) {
+			s := newFakeServer(b)
+			var written uint64
+			s.instant = func(out []byte, q *ipc.Request) []byte {
+				switch q.Method {
+				case ipc.MethodHello:
+					return ipc.AppendHello(ipc.AppendResultHeader(out, q.ID), &ipc.Hello{Session: [ipc.SessionSize]byte{1}})
+				case ipc.MethodSync:
+					out = ipc.AppendMapHeader(ipc.AppendResultHeader(out, q.ID), 1)
+					return ipc.AppendUint(ipc.AppendStr(out, "durable"), written)
+				}
+				if written++; with == "session" && written%1000 == 0 {
+					out = ipc.AppendDurableNotification(out, written)
+				}
+				return ipc.AppendBoolResult(out, q.ID, true)
+			}
+			var opts []client.Option
+			if with == "session" {
+				opts = append(opts, client.WithSession())
+			}
+			c := dialFake(b, s, opts...)
+			ctx := context.Background()
+			key, value := []byte("k000000000000000"), bytes.Repeat([]byte("v"), 100)
+			batch := c.NewBatch()
+			const p = 128
+			b.ReportAllocs()
+			n := 0
+			for b.Loop() {
+				for range p {
+					batch.Put(key, value)
+				}
+				if err := batch.Do(ctx); err != nil {
+					b.Fatal(err)
+				}
+				n += p
+			}
+			b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "ops/s")
+		})
+	}
+}
+
 // The server answers every get at once with the same value, so that the client is what is measured.
 func BenchmarkBatchGetInstantServer(b *testing.B) {
 	s := newFakeServer(b)

@@ -124,6 +124,8 @@ func Dial(ctx context.Context, path string, opts ...Option) (*Client, error) {
 		c.stop()
 		return nil, fmt.Errorf("connect to the daemon: %w", err)
 	}
+	// Calls may come before the run goroutine has attached the connection.
+	c.mu.hello, c.mu.kept.next = l.hello, l.hello.Applied+1
 	go c.run(l)
 	return c, nil
 }

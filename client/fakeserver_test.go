@@ -36,6 +36,8 @@ type fakeServer struct {
 	lie     bool                                                    // stored values come back changed
 	silent  bool                                                    // never answers
 	hook    func(s *fakeServer, conn net.Conn, q *ipc.Request) bool // true: it has handled q itself
+
+	sessions *fakeSessions // nil: hello is answered with made-up numbers
 }
 
 func newFakeServer(t testing.TB) *fakeServer {
@@ -141,7 +143,7 @@ func (s *fakeServer) serve(conn net.Conn) {
 			if s.silent || !q.Answered() {
 				continue
 			}
-			out = s.answer(out, &q, &lim)
+			out = s.answer(out, conn, &q, &lim)
 			ends = append(ends, len(out))
 		}
 		if used > 0 {
@@ -186,13 +188,22 @@ func shuffled(out []byte, ends []int) []byte {
 }
 
 // answer carries q out and appends the response.
-func (s *fakeServer) answer(out []byte, q *ipc.Request, lim *ipc.Limits) []byte {
-	var c ipc.Call
-	if err := ipc.ParseCall(q, lim, &c); err != nil {
-		return ipc.AppendErrorResponse(out, q.ID, err.Code, err.Message)
-	}
+func (s *fakeServer) answer(out []byte, conn net.Conn, q *ipc.Request, lim *ipc.Limits) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var c ipc.Call
+	if err := ipc.ParseCall(q, lim, &c); err != nil {
+		answer := ipc.AppendErrorResponse(nil, q.ID, err.Code, err.Message)
+		return s.counted(out, answer, conn, q)
+	}
+	if s.sessions != nil {
+		return s.answerInSession(out, conn, q, &c)
+	}
+	return s.carryOut(out, q, &c)
+}
+
+// carryOut is answer for a call that is right.
+func (s *fakeServer) carryOut(out []byte, q *ipc.Request, c *ipc.Call) []byte {
 	key := string(c.Key)
 	value, there := s.data[key]
 	switch c.Method {
@@ -241,7 +252,7 @@ func (s *fakeServer) answer(out []byte, q *ipc.Request, lim *ipc.Limits) []byte 
 		s.data[key] = append(append([]byte{}, value...), c.Value...)
 		return ipc.AppendUintResult(out, q.ID, uint64(len(s.data[key])))
 	default:
-		return s.answerMany(out, q.ID, &c)
+		return s.answerMany(out, q.ID, c)
 	}
 }
 

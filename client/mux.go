@@ -44,18 +44,20 @@ func (c *Client) submit(ctx context.Context, f *flight) error {
 		return err
 	}
 	f.left = len(f.ops)
-	base := c.mu.queued
+	base, up := c.mu.queued, c.mu.up
 	for i := range f.ops {
 		o := &f.ops[i]
 		o.id = c.takeSlotLocked(f, i)
 		o.at = base + uint64(o.start)
+		if up {
+			o.tries = 1
+		}
 		ipc.PatchID(f.buf[o.start:], o.id)
 		if c.opt.session && o.nature == natureWrite {
 			c.mu.slots[o.id].number = c.mu.kept.add(f.buf[o.start:o.end])
 		}
 	}
 	c.mu.queued += uint64(len(f.buf))
-	up := c.mu.up
 	if up {
 		c.mu.out = append(c.mu.out, f.buf...)
 	}

@@ -25,6 +25,7 @@ type resume struct {
 func (c *Client) resumeLocked(h *ipc.Hello, end *landings) {
 	r := resume{c: c, h: h, waiting: c.waitingLocked(), first: true, end: end}
 	r.settle()
+	unkept := c.mu.foreign && h.Durable < h.Applied
 	r.old, r.others = c.mu.kept, c.othersLocked(end)
 	c.mu.kept = kept{next: r.base(), spare: r.old.spare}
 	c.mu.known, c.mu.foreign, c.mu.hello, c.mu.durable = true, false, *h, h.Durable
@@ -33,7 +34,7 @@ func (c *Client) resumeLocked(h *ipc.Hello, end *landings) {
 	for _, id := range r.others {
 		c.queueLocked(id)
 	}
-	if h.Durable < h.Applied && len(r.old.chunks) == 0 {
+	if unkept {
 		c.syncLocked() // what a former Client wrote is nobody's to send again
 	}
 	c.askSyncLocked()
