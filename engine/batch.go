@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"rskv/engine/internal/index"
 	"rskv/engine/internal/record"
 )
 
@@ -68,38 +67,24 @@ func group(ops []Op) (n int, write bool) {
 // group runs at most groupOps operations.
 func (s *Session) group(ops []Op, write bool) {
 	st := s.store
-	valid := true
-	for i := range ops {
-		op := &ops[i]
-		op.state, op.Err, op.Found = opDone, nil, false
-		if err := op.check(st.opt.MaxValue); err != nil {
-			op.Err, valid = err, false
-			s.hashes[i] = 0
-			continue
-		}
-		s.hashes[i] = record.Hash(st.seed, op.Key)
-	}
-	if len(ops) > 1 {
-		st.index.Prefetch(s.hashes[:len(ops)])
-	}
+	s.pipe = pipe{reads: !write}
 	for done := 0; done < len(ops); {
 		if err := s.enter(write); err != nil {
+			s.prepare(ops, len(ops))
 			failAll(ops[done:], err)
 			break
 		}
 		if write && st.log.Err() != nil {
 			s.exit()
-			s.refuseWrites(ops[done:])
-			write, valid = false, false
+			s.pipe.refuse = st.Err()
+			s.refuseWrites(ops[done:max(done, s.pipe.prepared)])
+			write = false
 			continue
 		}
-		if done == 0 && len(ops) > 1 {
-			s.prefetchRecords(len(ops))
-		}
-		n, out, at := s.run(ops, done, valid)
+		n, out, at := s.run(ops, done)
 		s.exit()
 		if done = n; done < len(ops) {
-			s.outside(&ops[done], s.hashes[done], out, &at)
+			s.outside(&ops[done], s.pipe.hashes[done], out, &at)
 			done++
 		}
 	}
@@ -108,48 +93,51 @@ func (s *Session) group(ops []Op, write bool) {
 
 // run acts on the ops from i on, until one of them has to leave the section; it
 // returns that one's number.
-func (s *Session) run(ops []Op, i int, valid bool) (int, outcome, place) {
+func (s *Session) run(ops []Op, i int) (int, outcome, place) {
 	var at place
-	for ; i < len(ops); i++ {
-		op := &ops[i]
-		hash := s.hashes[i]
-		if !valid && op.Err != nil {
-			if s.queue.lastWrite != nil && op.Number != 0 {
-				s.enqueue(op, hash) // its number is not its turn yet
-				continue
+	// What was found in another section is void.
+	s.pipe.located = i
+	for i < len(ops) {
+		s.runAhead(ops, i)
+		for end := min(blockEnd(i), len(ops)); i < end; i++ {
+			if out := s.act(&ops[i], i, &at); out != finished {
+				return i, out, at
 			}
-			s.counted = max(s.counted, op.Number)
-			continue
-		}
-		if s.queue.count > 0 && s.queue.mustWait(op, hash, s.ordered) {
-			s.enqueue(op, hash)
-			continue
-		}
-		switch out := s.attempt(op, hash, &at); out {
-		case finished:
-			if op.Number != 0 {
-				s.counted = op.Number
-			}
-		case onDisk:
-			s.pend(op, hash, &at)
-		default:
-			return i, out, at
 		}
 	}
 	return i, finished, at
 }
 
-// prefetchRecords touches the first record of each key's chain. What it finds is
-// a hint: the acting stage reads the index again.
-func (s *Session) prefetchRecords(n int) {
-	log := s.store.log
-	for _, hash := range s.hashes[:n] {
-		if _, entry := s.store.index.Find(hash); entry != 0 {
-			if a := index.Address(entry); a >= s.mem {
-				index.PrefetchLine(log.Pointer(a))
-			}
+// act finishes op number i of the group or makes it pending; anything else it
+// leaves to be done outside of the section.
+func (s *Session) act(op *Op, i int, at *place) outcome {
+	hash := s.pipe.hashes[i]
+	switch {
+	case op.Err != nil:
+		if s.queue.lastWrite != nil && op.Number != 0 {
+			s.enqueue(op, hash) // its number is not its turn yet
+			return finished
+		}
+	case s.queue.count > 0 && s.queue.mustWait(op, hash, s.ordered):
+		s.enqueue(op, hash)
+		return finished
+	case s.getHinted(op, i):
+		return finished
+	default:
+		s.pipe.stale = s.pipe.located
+		switch out := s.attempt(op, hash, at); out {
+		case finished:
+		case onDisk:
+			s.pend(op, hash, at)
+			return finished
+		default:
+			return out
 		}
 	}
+	if op.Number != 0 {
+		s.counted = op.Number
+	}
+	return finished
 }
 
 // outside carries an op on that could not be finished in the batch's section.
@@ -257,12 +245,12 @@ func failAll(ops []Op, err error) {
 	}
 }
 
-// refuseWrites answers the writes of a group when the store has become read-only.
+// refuseWrites answers writes that were prepared before the store became
+// read-only.
 func (s *Session) refuseWrites(ops []Op) {
-	err := s.store.Err()
 	for i := range ops {
 		if ops[i].writes() && ops[i].Err == nil {
-			ops[i].Err = err
+			ops[i].Err = s.pipe.refuse
 		}
 	}
 }

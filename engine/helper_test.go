@@ -230,7 +230,7 @@ func checkChunkList(t testing.TB, s *Store, list []byte) {
 func readRecord(t testing.TB, s *Store, a record.Addr) []byte {
 	t.Helper()
 	page := s.pageEnd(a) - int64(s.opt.PageSize)
-	for n := int64(readBytes); ; n *= 4 {
+	for n := int64(blockBytes); ; n *= 4 {
 		from := a.Bytes() &^ (hlog.SectorSize - 1)
 		until := min(from+n, page+int64(s.opt.PageSize))
 		buf := s.dev.Buffers().Get(int(until - from))

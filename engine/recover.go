@@ -77,8 +77,8 @@ func (s *Store) recover(m *manifest.Manifest) error {
 	// A commit that was cut but not durable when the last run ended may have
 	// used one more number.
 	s.recovery.next = max(s.recovery.Version, s.recovery.newest) + 1
-	if s.recovery.Version == 0 {
-		s.recovery.next = 0
+	if m.Generation == 0 {
+		s.recovery.next = 0 // a new store
 	}
 	s.recovery.history = LedgerHistory{generation: m.Generation, version: s.recovery.Version}
 	s.live.Store(s.recovery.Keys)

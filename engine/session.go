@@ -24,11 +24,13 @@ type Session struct {
 	live    int64 // keys this section added, less those it removed
 	tally   tally // what this section did, for the statistics
 
-	hashes [groupOps]uint64
-	arena  []byte // answers of OpGet until the next Start or Complete
-	old    []byte // present value of a read-modify-write
-	next   []byte // its new value
-	plan   plan
+	pipe     pipe
+	span     uintptr // bytes of a record to ask for ahead, from the last one met
+	coldSize int     // running mean of the records read from disk, in bytes
+	arena    []byte  // answers of OpGet until the next Start or Complete
+	old      []byte  // present value of a read-modify-write
+	next     []byte  // its new value
+	plan     plan
 
 	queue   waitQueue
 	ordered bool
@@ -49,7 +51,7 @@ type Session struct {
 
 // NewSession returns a session; Close gives it back.
 func (s *Store) NewSession() *Session {
-	n := &Session{store: s, slot: s.epoch.Register(), ready: make(chan struct{}, 1)}
+	n := &Session{store: s, span: cacheLine, slot: s.epoch.Register(), ready: make(chan struct{}, 1)}
 	n.queue.init()
 	s.mu.Lock()
 	defer s.mu.Unlock()
