@@ -23,7 +23,7 @@ const (
 // disk, or for an op before it on the same key that does. The reads of a batch
 // are submitted together. The session has taken a copy of a pending op, of its
 // key and value too; Complete hands it out when it is done. ops[i] may be used
-// again at once.
+// again at once; only the memory lent to an OpGet for its answer stays lent.
 //
 // It returns the number of pending operations of the session. Answers of OpGet
 // lie in op.Value's own array if that was large enough, else in the session's
@@ -32,6 +32,10 @@ const (
 // Start blocks only where a write needs a log page and all of them wait to be
 // flushed, and at the door of a commit, for microseconds.
 func (s *Session) Start(ops []Op) (pending int) {
+	if s.closed {
+		s.refuseAll(ops)
+		return 0
+	}
 	if cap(s.arena) > arenaKeep {
 		s.arena = nil
 	}
@@ -252,5 +256,12 @@ func (s *Session) refuseWrites(ops []Op) {
 		if ops[i].writes() && ops[i].Err == nil {
 			ops[i].Err = s.pipe.refuse
 		}
+	}
+}
+
+// refuseAll answers the ops of a session that has been closed.
+func (s *Session) refuseAll(ops []Op) {
+	for i := range ops {
+		ops[i].state, ops[i].Found, ops[i].Err = opDone, false, ErrClosed
 	}
 }

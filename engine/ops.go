@@ -161,7 +161,7 @@ func (s *Session) get(op *Op, hash uint64, at *place) outcome {
 // processor, so it does nothing but this.
 func (s *Session) getHot(key, dst []byte) (v []byte, ok bool) {
 	st := s.store
-	if len(key) == 0 || len(key) > MaxKey || s.queue.count != 0 {
+	if len(key) == 0 || len(key) > MaxKey || s.queue.count != 0 || s.closed {
 		return nil, false
 	}
 	hash := record.Hash(st.seed, key)

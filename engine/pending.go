@@ -19,6 +19,10 @@ const (
 	shortRecord = blockBytes / 8
 	// guessMax bounds the first guess.
 	guessMax = 4 * blockBytes
+	// pendingKeep is how many answered operations a session keeps for the next
+	// ones, pendingBytes how much memory each may bring along: 1 MiB together.
+	pendingKeep  = 256
+	pendingBytes = 4 << 10
 	// earlyShare is the part of the staging memory that reads for operations
 	// still waiting for their turn may use.
 	earlyShare = 4
@@ -60,6 +64,7 @@ type waitQueue struct {
 	hungry   []*pendingOp // large values that found the budget spent
 	inFlight int
 	released uint64 // stats.released before memory was last asked for
+	noted    bool   // on the store's list of the starving; guarded by the store's mu
 }
 
 func (q *waitQueue) init() { q.byKey = make(map[uint64]*pendingOp) }
@@ -263,8 +268,11 @@ func (s *Session) submit() {
 // starve notes that the session waits for memory that others hold.
 func (s *Store) starve(n *Session) {
 	s.mu.Lock()
-	s.mu.starved = append(s.mu.starved, n)
-	s.stats.starved.Add(1)
+	if !n.queue.noted {
+		n.queue.noted = true
+		s.mu.starved = append(s.mu.starved, n)
+		s.stats.starved.Add(1)
+	}
 	s.mu.Unlock()
 	if s.stats.released.Load() != n.queue.released {
 		s.feed() // memory came back before the note was there
@@ -280,6 +288,9 @@ func (s *Store) feed() {
 	waiting := s.mu.starved
 	s.mu.starved = nil
 	s.stats.starved.Store(0)
+	for _, n := range waiting {
+		n.queue.noted = false
+	}
 	s.mu.Unlock()
 	for _, n := range waiting {
 		n.signal()
@@ -334,11 +345,15 @@ func (s *Session) queueArrived(r *readOp) {
 
 // Complete goes on with the operations whose reads have finished. It calls fn
 // for every operation that is done, with the session's own copy of the Op, valid
-// until the next Start, Complete or Close. It returns how many are still pending
-// and never waits for the disk.
+// until the next Start, Complete or Close; nil drops the answers. It returns how
+// many are still pending. It never waits for a read, but like Start it may wait
+// for a log page.
 func (s *Session) Complete(fn func(op *Op)) (pending int) {
 	s.recycle()
 	s.arena = s.arena[:0]
+	if fn == nil {
+		fn = func(*Op) {}
+	}
 	return s.complete(fn)
 }
 
@@ -633,12 +648,15 @@ func (s *Session) finish(p *pendingOp, fn func(*Op)) {
 func (s *Session) recycle() {
 	q := &s.queue
 	for i, p := range q.retired {
-		if cap(p.value) > arenaKeep || cap(p.bytes) > arenaKeep {
+		q.retired[i] = nil
+		if len(q.free) >= pendingKeep {
+			continue
+		}
+		if cap(p.value) > pendingBytes || cap(p.bytes) > pendingBytes {
 			*p = pendingOp{}
 		}
 		p.back, p.op = nil, Op{}
 		q.free = append(q.free, p)
-		q.retired[i] = nil
 	}
 	q.retired = q.retired[:0]
 	if cap(s.old) > arenaKeep {

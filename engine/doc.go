@@ -1,0 +1,59 @@
+// Package engine is the store: a hybrid log and a hash index, in the manner of
+// FASTER (Chandramouli et al., SIGMOD 2018), whose memory and disk are one
+// address space.
+//
+//	            hash              newest record of a chain
+//	key ---------------> index ------------+
+//	                                       v
+//	+-----------------+-----------+--------------+------------+----+
+//	|  on disk        |  frozen,  |   mutable    |            | log|
+//	|                 |  in memory|              |            |    |
+//	+-----------------+-----------+--------------+------------+----+
+//	^ begin           ^ head      ^ read-only    ^ tail
+//
+// Hot records are updated in place at the mutable end; others are copied to the
+// tail. Pages that have become read-only are checksummed, flushed and, when their
+// memory is needed, let go; a record that is not in memory is read from the
+// device, verified, and never believed otherwise.
+//
+// # What it guarantees
+//
+//   - An operation takes effect at one moment between call and answer. Those of
+//     one session on one key take effect in the order given.
+//   - What was applied before a Sync is on stable storage when it returns nil.
+//     Without being asked a commit follows every Options.CommitInterval.
+//   - Open brings back exactly the state at the last commit: one moment of the
+//     whole store, see commit.go. A Ledger tells how many of a client's writes
+//     are in it.
+//   - A value that does not verify is an error, never an answer. Damage below
+//     what was known to be durable keeps the store from opening, with the place.
+//   - Memory is what Options.Memory says, outside the Go heap, plus what answers
+//     and sessions hold.
+//   - Reads never wait for commits or checkpoints; writes wait for the moment of
+//     the cut, microseconds.
+//
+// Len is kept by counters. It is exact while the chains it meets are in memory. A
+// put that meets a chain going on on disk is taken for an overwrite, and a blind
+// delete for one of a key that was there, since finding out would cost a read;
+// so where keys are deleted and put again while they are on disk, it drifts.
+//
+// # Where things are
+//
+//	store.go       Open and Close, the stages of each
+//	session.go     a caller's way in: sections, the door, the blocking methods
+//	op.go          operations and their answers
+//	batch.go       Start: groups of operations in one section
+//	pipeline.go    the stages of a group, which hide the memory's latency
+//	ops.go         what each operation does where it finds its record
+//	pending.go     operations that wait for the disk or for their turn
+//	large.go       values in chunks
+//	commit.go      the commit task; ledger.go what commits say about clients
+//	checkpoint.go  checkpoints; checkpointer.go their task; snapshot.go the index
+//	recover.go     what Open does with what it finds
+//	FORMAT.md      every byte on disk
+//	internal/      record, hlog, index, epoch, manifest: each explains itself
+//
+// Read session.go first, then batch.go and ops.go; then hlog/log.go and epoch.
+//
+// The engine starts no goroutine and reads no clock: both come in by Options.
+package engine
