@@ -43,6 +43,9 @@ func (c *conn) complete(k *call, op *engine.Op) {
 	if k.parked && k.number > 0 {
 		c.writes.close(k.number)
 	}
+	if op.Kind == engine.OpNote {
+		return // those it stands for have been answered
+	}
 	if op.Err != nil {
 		c.refuse(k, wireError(op.Err))
 		return

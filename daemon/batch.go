@@ -23,7 +23,7 @@ type batch struct {
 }
 
 // methodCount is one more than the largest ipc.Method.
-const methodCount = int(ipc.MethodCheckpoint) + 1
+const methodCount = int(ipc.MethodCheckpoints) + 1
 
 // call is one request on its way, or one part of it: what has to be known when
 // its operation is done.
@@ -36,7 +36,7 @@ type call struct {
 	parked   bool    // it waited for the disk
 	part     int32   // which element of gather's answer
 	bytes    int64   // of the copies the engine holds while it is parked
-	number   uint64  // of the write, see writeLog; 0: a read
+	number   uint64  // of the write, see writeLog; 0: a read, or a part that is not the last
 	gather   *gather // the answer this is a part of; nil: one of its own
 }
 
@@ -102,8 +102,20 @@ func (c *conn) add(k call) *engine.Op {
 	slot := b.slots[i]
 	c.flight.calls[slot] = k
 	op := &b.ops[i]
-	*op = engine.Op{Tag: uint64(slot)}
+	*op = engine.Op{Tag: uint64(slot), Number: k.number}
+	if k.number > 0 {
+		c.writes.given = k.number
+	}
 	return op
+}
+
+// note tells the engine of writes that were refused before it saw them: they
+// count too, in their turn. One that is followed by a write it does see needs no
+// word. Before whatever looks at how far the session is, and after each burst.
+func (c *conn) note() {
+	if c.owner != nil && c.writes.given < c.writes.last {
+		c.add(call{number: c.writes.last}).Kind = engine.OpNote
+	}
 }
 
 // run hands the batch to the engine and answers what is done at once.

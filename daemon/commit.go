@@ -3,6 +3,8 @@ package daemon
 import (
 	"bytes"
 	"context"
+	"errors"
+	"slices"
 
 	"rskv/engine"
 	"rskv/ipc"
@@ -23,14 +25,11 @@ type waitingSync struct {
 
 // event is something another goroutine has to tell a connection.
 type event struct {
-	// A commit.
+	// A commit has ended.
 	answers []heldAnswer
-	applied uint64 // the writes of the connection it covers
-	// A checkpoint.
-	checkpoint *call
-	info       engine.CheckpointInfo
-
-	err error
+	err     error
+	// Something done beside the connection has ended; called with conn.mu held.
+	answer func()
 }
 
 // sync answers when everything the connection wrote before is on stable
@@ -57,7 +56,7 @@ func (c *conn) settle() {
 	if len(c.held) == 0 {
 		return
 	}
-	e := event{answers: c.held, applied: applied}
+	e := event{answers: c.held}
 	c.held = nil
 	c.help()
 	c.server.count.commits.Add(1)
@@ -70,9 +69,6 @@ func (c *conn) settle() {
 // committed sends the answers a commit was asked for.
 func (c *conn) committed(e *event) {
 	c.flight.unanswered -= len(e.answers)
-	if e.err == nil && c.owner != nil {
-		c.owner.durableUpTo(e.applied)
-	}
 	o := &c.output
 	for _, h := range e.answers {
 		switch {
@@ -83,35 +79,55 @@ func (c *conn) committed(e *event) {
 			o.ready = ipc.AppendErrorResponse(o.ready, h.id, err.Code, err.Message)
 		case h.result.kind == resultDurable:
 			o.ready = ipc.AppendMapHeader(ipc.AppendResultHeader(o.ready, h.id), 1)
-			o.ready = ipc.AppendUint(ipc.AppendStr(o.ready, "durable"), c.durable())
+			o.ready = ipc.AppendUint(ipc.AppendStr(o.ready, "durable"), c.tellDurable())
 		default:
 			o.ready = appendResult(o.ready, h.id, h.result)
 		}
 	}
 }
 
-// durable is what sync and checkpoint tell: the session's highest number on
-// stable storage. A connection without a session has no numbers: 0.
-func (c *conn) durable() uint64 {
+// tellDurable is what answers tell: the session's highest number on stable
+// storage. A connection without a session has no numbers: 0.
+func (c *conn) tellDurable() uint64 {
 	if c.owner == nil {
 		return 0
 	}
-	return c.owner.durable.Load()
+	number := c.owner.ledger.Durable()
+	c.owner.told.Store(number)
+	return number
 }
 
-// checkpoint takes a checkpoint beside the connection's other requests.
-func (c *conn) checkpoint(k call) {
-	e := event{checkpoint: &k, applied: c.writes.applied()}
-	asked := &c.call.Checkpoint
-	options := engine.CheckpointOptions{Kind: checkpointKinds[asked.Kind], Cookie: bytes.Clone(asked.Cookie)}
+// notifyDurable tells the client unasked how far its session is durable, unless
+// an answer has.
+func (c *conn) notifyDurable() {
+	c.mu.Lock()
+	if c.owner != nil && !c.stopping && !c.overloaded() && c.owner.ledger.Durable() > c.owner.told.Load() {
+		c.output.ready = ipc.AppendDurableNotification(c.output.ready, c.tellDurable())
+	}
+	c.mu.Unlock()
+	c.flush()
+}
+
+// beside does what takes long beside the connection's other requests. answer is
+// called with conn.mu held.
+func (c *conn) beside(work func() (answer func())) {
 	c.flight.unanswered++
 	c.help()
 	c.workers.Add(1)
 	go func() {
 		defer c.workers.Done()
-		e.info, e.err = c.server.store.Checkpoint(context.Background(), options)
-		c.post(e)
+		c.post(event{answer: work()})
 	}()
+}
+
+// checkpoint takes a checkpoint.
+func (c *conn) checkpoint(k call) {
+	asked := &c.call.Checkpoint
+	options := engine.CheckpointOptions{Kind: checkpointKinds[asked.Kind], Cookie: bytes.Clone(asked.Cookie)}
+	c.beside(func() func() {
+		info, err := c.server.store.Checkpoint(context.Background(), options)
+		return func() { c.checkpointed(&k, &info, err) }
+	})
 }
 
 // checkpointKinds are the kinds of the wire as the engine knows them.
@@ -122,24 +138,61 @@ var checkpointKinds = [...]engine.CheckpointKind{
 }
 
 // checkpointed answers a checkpoint.
-func (c *conn) checkpointed(e *event) {
-	c.flight.unanswered--
-	if e.err != nil {
-		c.refuse(e.checkpoint, wireError(e.err))
+func (c *conn) checkpointed(k *call, info *engine.CheckpointInfo, err error) {
+	switch {
+	case err != nil:
+		c.refuse(k, wireError(err))
+	case k.answered:
+		dst := ipc.AppendMapHeader(ipc.AppendResultHeader(c.output.ready, k.id), 4)
+		dst = ipc.AppendUint(ipc.AppendStr(dst, "version"), info.Version)
+		dst = ipc.AppendUint(ipc.AppendStr(dst, "durable"), c.tellDurable())
+		dst = ipc.AppendInt(ipc.AppendStr(dst, "bytes"), info.Bytes)
+		dst = ipc.AppendInt(ipc.AppendStr(dst, "ms"), info.Took.Milliseconds())
+		c.output.ready = dst
+	}
+}
+
+// checkpoints lists the checkpoints that are kept, newest first. Their files are
+// read for it.
+func (c *conn) checkpoints(k call) {
+	c.beside(func() func() {
+		list, err := c.server.store.Checkpoints()
+		return func() { c.listed(&k, list, err) }
+	})
+}
+
+// listed answers checkpoints. A damaged one is left out, and logged.
+func (c *conn) listed(k *call, list []engine.CheckpointInfo, err error) {
+	if err != nil && !errors.Is(err, engine.ErrCorrupt) {
+		c.refuse(k, wireError(err))
 		return
 	}
-	if c.owner != nil {
-		c.owner.durableUpTo(e.applied)
+	if err != nil {
+		c.log.Warn("checkpoints that cannot be used", "error", err)
 	}
-	if !e.checkpoint.answered {
+	if !k.answered {
 		return
 	}
-	dst := ipc.AppendMapHeader(ipc.AppendResultHeader(c.output.ready, e.checkpoint.id), 4)
-	dst = ipc.AppendUint(ipc.AppendStr(dst, "version"), e.info.Version)
-	dst = ipc.AppendUint(ipc.AppendStr(dst, "durable"), c.durable())
-	dst = ipc.AppendInt(ipc.AppendStr(dst, "bytes"), e.info.Bytes)
-	dst = ipc.AppendInt(ipc.AppendStr(dst, "ms"), e.info.Took.Milliseconds())
+	dst := ipc.AppendArrayHeader(ipc.AppendResultHeader(c.output.ready, k.id), len(list))
+	for i := range list {
+		dst = appendCheckpoint(dst, &list[i])
+	}
 	c.output.ready = dst
+}
+
+func appendCheckpoint(dst []byte, info *engine.CheckpointInfo) []byte {
+	dst = ipc.AppendUint(ipc.AppendStr(ipc.AppendMapHeader(dst, 7), "version"), info.Version)
+	dst = ipc.AppendStr(ipc.AppendStr(dst, "kind"), kindName(info.Kind))
+	dst = ipc.AppendInt(ipc.AppendStr(dst, "time"), info.Time.UnixMilli())
+	dst = ipc.AppendInt(ipc.AppendStr(dst, "begin"), info.Begin)
+	dst = ipc.AppendInt(ipc.AppendStr(dst, "tail"), info.Tail)
+	dst = ipc.AppendInt(ipc.AppendStr(dst, "bytes"), info.Bytes)
+	return ipc.AppendBin(ipc.AppendStr(dst, "cookie"), info.Cookie)
+}
+
+// kindName is an engine's kind of checkpoint on the wire.
+func kindName(kind engine.CheckpointKind) string {
+	return ipc.CheckpointKind(slices.Index(checkpointKinds[:], kind)).String()
 }
 
 // post gives the helper an event. It never blocks: the engine calls it.
@@ -208,8 +261,9 @@ func (c *conn) takeEvents() {
 	c.inbox.events = nil
 	c.inbox.Unlock()
 	for i := range events {
-		if e := &events[i]; e.checkpoint != nil {
-			c.checkpointed(e)
+		if e := &events[i]; e.answer != nil {
+			c.flight.unanswered--
+			e.answer()
 		} else {
 			c.committed(e)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/BurntSushi/toml"
 	"github.com/spf13/pflag"
 
+	"rskv/engine"
 	"rskv/ipc"
 )
 
@@ -30,23 +31,26 @@ const memoryShare = 25 // percent
 // machine.
 func Defaults() Config {
 	c := Config{
-		Dir:            ipc.DefaultDir(),
-		Socket:         ipc.DefaultSocket(),
-		SocketMode:     0o660,
-		IO:             "auto",
-		Memory:         memoryMin,
-		PageSize:       1 << 20,
-		SegmentSize:    64 << 20,
-		CommitInterval: time.Second,
-		Limits:         ipc.DefaultLimits(),
-		RequestMemory:  256 << 20,
-		MaxConnections: 1024,
-		MaxSessions:    65_536,
-		RequestTimeout: 30 * time.Second,
-		AnswerTimeout:  time.Minute,
-		DrainTimeout:   10 * time.Second,
-		LogLevel:       slog.LevelInfo,
-		LogFormat:      "text",
+		Dir:                ipc.DefaultDir(),
+		Socket:             ipc.DefaultSocket(),
+		SocketMode:         0o660,
+		IO:                 "auto",
+		Memory:             memoryMin,
+		PageSize:           1 << 20,
+		SegmentSize:        64 << 20,
+		CommitInterval:     time.Second,
+		CheckpointDistance: engine.CheckpointDistanceDefault,
+		CheckpointsKept:    engine.CheckpointsKeptDefault,
+		Limits:             ipc.DefaultLimits(),
+		RequestMemory:      256 << 20,
+		MaxConnections:     1024,
+		MaxSessions:        engine.LedgersDefault,
+		SessionExpiry:      engine.LedgerExpiryDefault,
+		RequestTimeout:     30 * time.Second,
+		AnswerTimeout:      time.Minute,
+		DrainTimeout:       10 * time.Second,
+		LogLevel:           slog.LevelInfo,
+		LogFormat:          "text",
 	}
 	if total, err := memoryTotal(); err == nil {
 		c.Memory = max(memoryMin, wholeMiB(total/100*memoryShare))
@@ -70,7 +74,11 @@ func AddFlags(flags *pflag.FlagSet) {
 	defaults := Defaults()
 	for _, s := range settings {
 		v := s.bind(&defaults)
-		flags.Var(&flagText{v.String(), v.Type()}, flagName(s.name), s.doc+" ("+variable(s.name)+")")
+		doc := s.doc
+		if !s.flagOnly() {
+			doc += " (" + variable(s.name) + ")"
+		}
+		flags.Var(&flagText{v.String(), v.Type()}, flagName(s.name), doc)
 	}
 	flags.SortFlags = false
 }
@@ -144,7 +152,7 @@ func (l *loader) file(path string) {
 	for _, key := range keys {
 		place := fmt.Sprintf("%s:%d: %s", path, lineOf(data, key), key)
 		s, ok := settingByName(key)
-		if !ok || s.name == "config" {
+		if !ok || s.name == "config" || s.flagOnly() {
 			l.add(fmt.Errorf("%s: no such setting", place))
 			continue
 		}
@@ -194,7 +202,7 @@ func rskvVariables(environ []string) map[string]string {
 func (l *loader) environment(env map[string]string) {
 	for _, s := range settings {
 		name := variable(s.name)
-		if text, ok := env[name]; ok {
+		if text, ok := env[name]; ok && !s.flagOnly() {
 			l.set(s, text, name)
 			delete(env, name)
 		}
@@ -289,7 +297,7 @@ func (c Config) All() []Setting {
 // meaning and where it came from.
 func (c Config) WriteTOML(w io.Writer) error {
 	for _, s := range c.All() {
-		if s.Name == "config" {
+		if row, _ := settingByName(s.Name); s.Name == "config" || row.flagOnly() {
 			continue
 		}
 		if _, err := fmt.Fprintf(w, "# %s (%s)\n%s = %q\n", s.Doc, s.Origin, s.Name, s.Value); err != nil {

@@ -65,7 +65,8 @@ func TestLoad_EverySetting(t *testing.T) {
 		"segment_size": "128MiB", "commit_interval": "5s", "max_key": "100", "max_value": "1MiB", "max_request": "2MiB",
 		"max_answer": "2MiB", "max_keys": "7", "max_unanswered": "8", "max_queued": "9KiB", "max_queued_all": "10KiB",
 		"request_memory": "128MiB", "max_connections": "11", "max_sessions": "12", "request_timeout": "13s",
-		"answer_timeout": "14s", "drain_timeout": "15s", "log_level": "debug", "log_format": "json",
+		"answer_timeout": "14s", "checkpoint_distance": "16MiB", "checkpoints_kept": "17", "session_expiry": "18s",
+		"recover_version": "19", "drain_timeout": "15s", "log_level": "debug", "log_format": "json",
 	}
 	for _, s := range settings {
 		if s.name == "config" {
@@ -79,6 +80,10 @@ func TestLoad_EverySetting(t *testing.T) {
 			"file":     func() (Config, string, error) { return load(t, nil, nil, fmt.Sprintf("%s = %q", s.name, v)) },
 		} {
 			cfg, _, err := get()
+			if s.flagOnly() && place != "flag" {
+				require.ErrorContains(t, err, ": no such setting", "%s by %s", s.name, place)
+				continue
+			}
 			if s.name == "max_request" || s.name == "max_answer" {
 				require.ErrorContains(t, err, s.name) // no room for max_value
 			} else {

@@ -102,6 +102,7 @@ func (c *conn) consume() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	goOn := c.takeUp()
+	c.note()
 	c.run()
 	c.settle()
 	c.server.count.tally(&c.batch.counts)
@@ -261,7 +262,6 @@ func (c *conn) finish() {
 	c.mu.Unlock()
 	c.in.release(c.server.requests)
 	if c.owner != nil {
-		c.owner.numbered = c.writes.last
 		c.server.sessions.detach(c.owner)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"runtime/debug"
@@ -108,7 +109,6 @@ func newServer(cfg Config, log io.Writer) *server {
 	s.level.Set(cfg.LogLevel)
 	s.log = newLogger(cfg.LogFormat, log, s.level)
 	s.requests = newBudget(cfg.RequestMemory)
-	s.sessions = newSessionTable(func() int { return s.settings().MaxSessions })
 	s.mu.conns = map[*conn]struct{}{}
 	return s
 }
@@ -156,10 +156,20 @@ func (s *server) openStore(cfg Config, device ioring.Device) error {
 	if interval == 0 {
 		interval = -1 // only when asked; to the engine 0 is its default
 	}
+	distance := cfg.CheckpointDistance
+	if distance == 0 {
+		distance = -1 // the same
+	}
+	expiry := cfg.SessionExpiry
+	if expiry == 0 {
+		expiry = math.MaxInt64 // never
+	}
 	store, err := engine.Open(engine.Options{
 		Dir: cfg.Dir, Device: device, IO: ioring.Mode(cfg.IO), Memory: cfg.Memory,
 		PageSize: cfg.PageSize, SegmentSize: cfg.SegmentSize, MaxValue: cfg.Limits.Value,
-		CommitInterval: interval, Logger: s.log,
+		CommitInterval: interval, CheckpointDistance: distance, CheckpointsKept: cfg.CheckpointsKept,
+		RecoverVersion: uint64(cfg.RecoverVersion),
+		Ledgers:        cfg.MaxSessions, LedgerExpiry: expiry, Logger: s.log,
 	})
 	if errors.Is(err, engine.ErrLocked) {
 		return fmt.Errorf("another daemon uses %s: %w", cfg.Dir, err)
@@ -168,6 +178,7 @@ func (s *server) openStore(cfg Config, device ioring.Device) error {
 		return err
 	}
 	s.store = store
+	s.sessions = newSessionTable(store, cfg.MaxSessions)
 	return nil
 }
 
@@ -180,8 +191,11 @@ func (s *server) closeStore() error {
 
 // serve accepts connections until ctx ends. The socket is removed by then.
 func (s *server) serve(ctx context.Context, listener *net.UnixListener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
 	defer stop()
+	s.serving.Go(func() { s.notifyDurable(ctx) })
 	for {
 		socket, err := listener.AcceptUnix()
 		switch {
@@ -205,7 +219,27 @@ func (s *server) serve(ctx context.Context, listener *net.UnixListener) error {
 	}
 }
 
+// notifyDurable tells clients with a session how far it is durable, until ctx
+// ends.
+func (s *server) notifyDurable(ctx context.Context) {
+	ticker := time.NewTicker(max(s.settings().CommitInterval, notifyMin))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		for _, c := range s.sessions.behind() {
+			c.notifyDurable()
+		}
+	}
+}
+
 const (
+	// notifyMin is the least time between two words to a client about what is
+	// durable: enough for it not to keep much, too little to be a burden.
+	notifyMin = 100 * time.Millisecond
 	// acceptPause is how long to wait when the system has no room for another
 	// connection.
 	acceptPause = 50 * time.Millisecond

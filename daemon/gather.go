@@ -95,6 +95,9 @@ func (c *conn) nextPart(g *gather, i int) call {
 	}
 	k := g.head
 	k.gather, k.part = g, int32(i)
+	if i < len(c.call.Keys)-1 {
+		k.number = 0 // the last part counts for all: parts are done in order
+	}
 	return k
 }
 

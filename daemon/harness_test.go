@@ -110,6 +110,7 @@ type wire struct {
 	buf  []byte
 	read ipc.Splitter
 	id   uint32
+	told []int64 // durable numbers of notifications
 }
 
 func (d *running) dial() *wire { return dialPath(d.t, d.cfg.Socket) }
@@ -170,6 +171,9 @@ func (w *wire) receive() (answer, error) {
 		if n > 0 {
 			message := w.buf[:n]
 			w.buf = w.buf[n:]
+			if w.notified(message) {
+				continue
+			}
 			return decodeAnswer(message)
 		}
 		_ = w.conn.SetReadDeadline(time.Now().Add(patience))
@@ -180,6 +184,20 @@ func (w *wire) receive() (answer, error) {
 		}
 		w.buf = append(w.buf, room[:n]...)
 	}
+}
+
+// notified takes a message if it is a notification.
+func (w *wire) notified(message []byte) bool {
+	var parts []any
+	if msgpack.Unmarshal(message, &parts) != nil || len(parts) != 3 {
+		return false
+	}
+	require.Equal(w.t, int64(2), plain(parts[0]))
+	require.Equal(w.t, ipc.NotifyDurable, parts[1])
+	params := plain(parts[2]).([]any)
+	require.Len(w.t, params, 1)
+	w.told = append(w.told, params[0].(int64))
+	return true
 }
 
 func decodeAnswer(message []byte) (answer, error) {

@@ -58,6 +58,7 @@ func (c *conn) carryOut(k call) {
 	case ipc.MethodMGet, ipc.MethodMPut, ipc.MethodMDel:
 		c.fanOut(k)
 	default:
+		c.note()
 		c.run() // what follows looks at what was done before it
 		c.about(k)
 	}
@@ -115,6 +116,8 @@ func (c *conn) about(k call) {
 		c.config(k)
 	case ipc.MethodCheckpoint:
 		c.checkpoint(k)
+	case ipc.MethodCheckpoints:
+		c.checkpoints(k)
 	}
 }
 
@@ -166,20 +169,21 @@ func (c *conn) hello(k call) {
 		return
 	}
 	c.owner = owner
-	c.session.SetOrdered(true)
-	c.writes.last = owner.numbered
+	durable, applied := c.tellDurable(), owner.ledger.Applied()
+	c.session.Attach(owner.ledger)
+	c.writes.last, c.writes.given = applied, applied
 	if h.Client != "" {
-		c.log.Debug("client said hello", "client", h.Client, "resumed", h.HasSession, "applied", owner.numbered)
+		c.log.Debug("client said hello", "client", h.Client, "resumed", h.HasSession, "applied", applied)
 	}
 	if !k.answered {
 		return
 	}
 	answer := ipc.Hello{
 		Server: serverName, Version: Version(), Protocol: ipc.ProtocolVersion,
-		Session: owner.id, Applied: owner.numbered, Durable: owner.durable.Load(),
+		Session: owner.id, Applied: applied, Durable: durable,
 		Role: c.peer.role, Limits: c.limits,
 	}
-	if h.HasSeen {
+	if h.HasSeen && h.Seen >= owner.since {
 		answer.Refused = owner.refusedAfter(h.Seen)
 	}
 	c.output.ready = ipc.AppendHello(ipc.AppendResultHeader(c.output.ready, k.id), &answer)

@@ -2,11 +2,12 @@ package daemon
 
 import (
 	"container/list"
-	"crypto/rand"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
 
+	"rskv/engine"
 	"rskv/ipc"
 )
 
@@ -15,37 +16,31 @@ import (
 // would not mend.
 const refusedMax = 4096
 
-// clientSession is what a client can resume after it lost its connection.
+// clientSession is what a client can resume after it lost its connection. The
+// count of its writes is the engine's, and survives the daemon; which of them
+// were refused is known to this process only.
 //
 // While a connection has it, that connection owns it; the table gives it from
 // one to the next only after the first is done.
 type clientSession struct {
-	id       [ipc.SessionSize]byte // immutable
-	numbered uint64                // writes received, as of the last time a connection gave it back
-	durable  atomic.Uint64         // highest number on stable storage
+	id [ipc.SessionSize]byte // immutable
 
-	refused   []ipc.Refused // the last refusedMax writes answered with an error
-	forgotten uint64        // highest number that was dropped from refused
+	refused []ipc.Refused // the last refusedMax writes answered with an error
+	since   uint64        // refused has all of those with a higher number
 
+	told atomic.Uint64 // highest durable number the client was told
+
+	// Written under sessionTable.mu, and only while no connection has it.
+	ledger *engine.Ledger
 	// guarded by sessionTable.mu
 	conn *conn         // that has it; nil: none
 	idle *list.Element // its place in sessionTable.mu.idle while none has it
 }
 
-// durableUpTo notes that a commit covers the writes up to number.
-func (s *clientSession) durableUpTo(number uint64) {
-	for {
-		old := s.durable.Load()
-		if number <= old || s.durable.CompareAndSwap(old, number) {
-			return
-		}
-	}
-}
-
 // refuse notes a write that was answered with an error.
 func (s *clientSession) refuse(number uint64, code ipc.Code) {
 	if len(s.refused) == refusedMax {
-		s.forgotten = max(s.forgotten, s.refused[0].Number)
+		s.since = max(s.since, s.refused[0].Number)
 		s.refused = slices.Delete(s.refused, 0, 1)
 	}
 	s.refused = append(s.refused, ipc.Refused{Number: number, Code: code})
@@ -53,7 +48,7 @@ func (s *clientSession) refuse(number uint64, code ipc.Code) {
 
 // refusedAfter lists the refused writes with a number above seen, in order.
 func (s *clientSession) refusedAfter(seen uint64) []ipc.Refused {
-	var after []ipc.Refused
+	after := []ipc.Refused{}
 	for _, r := range s.refused {
 		if r.Number > seen {
 			after = append(after, r)
@@ -63,19 +58,20 @@ func (s *clientSession) refusedAfter(seen uint64) []ipc.Refused {
 	return after
 }
 
-// sessionTable is the sessions the daemon knows. Every one is in memory only:
-// after a restart of the daemon none is known.
+// sessionTable is the sessions that have been seen since the daemon started.
+// Which sessions there are at all is the engine's to say.
 type sessionTable struct {
-	most func() int // how many, at the moment
-	mu   struct {
+	store *engine.Store
+	most  int // how many the engine keeps
+	mu    struct {
 		sync.Mutex
 		all  map[[ipc.SessionSize]byte]*clientSession
 		idle *list.List // of *clientSession, the one unused for longest first
 	}
 }
 
-func newSessionTable(most func() int) *sessionTable {
-	t := &sessionTable{most: most}
+func newSessionTable(store *engine.Store, most int) *sessionTable {
+	t := &sessionTable{store: store, most: most}
 	t.mu.all = map[[ipc.SessionSize]byte]*clientSession{}
 	t.mu.idle = list.New()
 	return t
@@ -96,14 +92,10 @@ func (t *sessionTable) attach(c *conn, h *ipc.HelloCall) (*clientSession, *ipc.E
 	}
 	for {
 		s, holder := t.claim(c, h.Session)
-		if s == nil {
+		switch {
+		case s == nil:
 			return nil, errSessionUnknown
-		}
-		if holder == nil {
-			if h.HasSeen && h.Seen < s.forgotten {
-				t.detach(s)
-				return nil, errSessionUnknown
-			}
+		case holder == nil:
 			return s, nil
 		}
 		holder.kill()
@@ -115,47 +107,79 @@ func (t *sessionTable) attach(c *conn, h *ipc.HelloCall) (*clientSession, *ipc.E
 	}
 }
 
-// claim gives c the session id if nobody has it, and else tells who does.
+// claim gives c the session id if nobody has it, and else tells who does. nil:
+// there is no such session.
 func (t *sessionTable) claim(c *conn, id [ipc.SessionSize]byte) (*clientSession, *conn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.mu.all[id]
-	if s == nil {
-		return nil, nil
-	}
-	if s.conn != nil {
+	if s != nil && s.conn != nil {
 		return s, s.conn
 	}
-	t.mu.idle.Remove(s.idle)
-	s.idle, s.conn = nil, c
+	ledger, err := t.store.FindLedger(engine.LedgerID(id))
+	if s != nil {
+		t.mu.idle.Remove(s.idle)
+		s.idle = nil
+	}
+	if err != nil {
+		delete(t.mu.all, id)
+		return nil, nil
+	}
+	if s == nil {
+		s = &clientSession{id: id, since: ledger.Applied()}
+		t.addLocked(s)
+	}
+	s.ledger, s.conn = ledger, c
 	return s, nil
 }
 
 // start makes a new session for c.
 func (t *sessionTable) start(c *conn) (*clientSession, *ipc.Error) {
-	s := &clientSession{conn: c}
-	_, _ = rand.Read(s.id[:]) // never fails
+	ledger, err := t.store.NewLedger()
+	if errors.Is(err, engine.ErrBusy) {
+		return nil, errSessionsFull
+	}
+	if err != nil {
+		return nil, wireError(err)
+	}
+	s := &clientSession{id: ledger.ID(), ledger: ledger, conn: c}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for len(t.mu.all) >= t.most() {
-		oldest := t.mu.idle.Front()
-		if oldest == nil {
-			return nil, errSessionsFull
-		}
-		delete(t.mu.all, t.mu.idle.Remove(oldest).(*clientSession).id)
+	t.addLocked(s)
+	return s, nil
+}
+
+// addLocked makes room for a session: the ones forgotten could be resumed all
+// the same, only without a list of what was refused.
+func (t *sessionTable) addLocked(s *clientSession) {
+	for len(t.mu.all) >= t.most && t.mu.idle.Len() > 0 {
+		delete(t.mu.all, t.mu.idle.Remove(t.mu.idle.Front()).(*clientSession).id)
 	}
 	t.mu.all[s.id] = s
-	return s, nil
 }
 
 // detach takes a session from its connection, which is finished.
 func (t *sessionTable) detach(s *clientSession) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	s.ledger.Release()
 	s.conn, s.idle = nil, t.mu.idle.PushBack(s)
 }
 
-// count is how many sessions there are.
+// behind lists the connections whose sessions are durable beyond what their
+// clients were told.
+func (t *sessionTable) behind() (conns []*conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.mu.all {
+		if s.conn != nil && s.ledger.Durable() > s.told.Load() {
+			conns = append(conns, s.conn)
+		}
+	}
+	return conns
+}
+
+// count is how many sessions there are in the table.
 func (t *sessionTable) count() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -3,8 +3,10 @@ package daemon
 import (
 	"io/fs"
 	"log/slog"
+	"math"
 	"time"
 
+	"rskv/engine"
 	"rskv/ipc"
 )
 
@@ -23,10 +25,15 @@ type Config struct {
 	SegmentSize    int64
 	CommitInterval time.Duration
 
+	CheckpointDistance int64
+	CheckpointsKept    int
+	RecoverVersion     int
+
 	Limits         ipc.Limits
 	RequestMemory  int64
 	MaxConnections int
 	MaxSessions    int
+	SessionExpiry  time.Duration
 	RequestTimeout time.Duration
 	AnswerTimeout  time.Duration
 	DrainTimeout   time.Duration
@@ -51,12 +58,15 @@ const (
 	// requestMin has room for a request of one key with its longest length.
 	requestMin = 128 << 10
 	// connectionsMax keeps descriptors and per-connection memory in reach.
-	connectionsMax = 65_536
-	sessionsMax    = 1 << 20
-	timeoutMin     = 10 * time.Millisecond
-	timeoutMax     = 24 * time.Hour
-	commitMin      = time.Millisecond
-	commitMax      = time.Hour
+	connectionsMax   = 65_536
+	sessionsMax      = engine.LedgersDefault // what one commit record has room for
+	sessionExpiryMax = 10 * 365 * 24 * time.Hour
+	distanceMax      = 1 << 50
+	checkpointsMax   = 1000
+	timeoutMin       = 10 * time.Millisecond
+	timeoutMax       = 24 * time.Hour
+	commitMin        = time.Millisecond
+	commitMax        = time.Hour
 )
 
 // setting is one row of the table: everything there is to know about one name.
@@ -69,6 +79,10 @@ type setting struct {
 	live bool
 	bind func(c *Config) value
 }
+
+// flagOnly reports whether neither a file nor a variable may say it: it would be
+// said again at each start.
+func (s setting) flagOnly() bool { return s.name == "recover_version" }
 
 // settings is the one table from which flags, variables, file keys, help and
 // the answers of `config` come.
@@ -92,6 +106,12 @@ var settings = []setting{
 		func(c *Config) value { return sizeValue[int64]{&c.SegmentSize, segmentMin, segmentMax} }},
 	{"commit_interval", "how often writes become durable by themselves; 0: only when a client asks", false,
 		func(c *Config) value { return spanValue{&c.CommitInterval, commitMin, commitMax} }},
+	{"checkpoint_distance", "how much log a start may have to read before a checkpoint is taken; 0: only when asked", false,
+		func(c *Config) value { return sizeValue[int64]{&c.CheckpointDistance, 0, distanceMax} }},
+	{"checkpoints_kept", "checkpoints that are kept", false,
+		func(c *Config) value { return countValue{&c.CheckpointsKept, 1, checkpointsMax} }},
+	{"recover_version", "start from the checkpoint of that version and discard all that came after it, for good; 0: from the newest state; only as a flag", false,
+		func(c *Config) value { return countValue{&c.RecoverVersion, 0, math.MaxInt} }},
 
 	{"max_key", "longest key", false,
 		func(c *Config) value { return sizeValue[int]{&c.Limits.Key, 1, ipc.MaxKey} }},
@@ -114,8 +134,10 @@ var settings = []setting{
 
 	{"max_connections", "connections at a time; more are answered Busy and closed", true,
 		func(c *Config) value { return countValue{&c.MaxConnections, 1, connectionsMax} }},
-	{"max_sessions", "sessions remembered; beyond it the one unused for longest is forgotten", true,
+	{"max_sessions", "sessions remembered; beyond it the one unused for longest is forgotten", false,
 		func(c *Config) value { return countValue{&c.MaxSessions, 1, sessionsMax} }},
+	{"session_expiry", "how long a session that nobody uses is remembered at least, if there is room; 0: for ever", false,
+		func(c *Config) value { return spanValue{&c.SessionExpiry, timeoutMin, sessionExpiryMax} }},
 	{"request_timeout", "a connection that began a request and sends nothing more for that long is closed; 0: never", true,
 		func(c *Config) value { return spanValue{&c.RequestTimeout, timeoutMin, timeoutMax} }},
 	{"answer_timeout", "a connection that takes no byte of its waiting answers for that long is closed; 0: never", true,

@@ -6,8 +6,9 @@ import "slices"
 // up to which number all have taken effect. With a session the numbers are the
 // session's. The zero writeLog has seen no write. Guarded by conn.mu.
 type writeLog struct {
-	last uint64      // number of the last write received
-	wait []openWrite // ascending; the first is not done
+	last  uint64      // number of the last write received
+	given uint64      // number of the last one that was given to the engine
+	wait  []openWrite // ascending; the first is not done
 }
 
 // openWrite is a write that was begun and not done when the batch returned, or

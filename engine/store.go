@@ -280,7 +280,8 @@ func (s *Store) report() {
 		slog.Int64("memory", s.opt.Memory), slog.Int64("index", s.budget.index+s.budget.overflow),
 		slog.Int64("log", s.log.Memory()), slog.Int64("buffers", s.budget.buffers),
 		slog.Uint64("version", s.recovery.Version), slog.Int64("keys", s.recovery.Keys),
-		slog.Uint64("records", s.recovery.Records), slog.Int64("bytes", s.recovery.Bytes))
+		slog.Uint64("records", s.recovery.Records), slog.Int64("bytes", s.recovery.Bytes),
+		slog.Uint64("snapshot", s.recovery.Snapshot), slog.Int64("discarded", s.recovery.Discarded))
 }
 
 // startTasks starts the background work: see flushStep and committer.step.

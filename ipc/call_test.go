@@ -73,6 +73,7 @@ func TestParseCall_EveryMethod(t *testing.T) {
 		{"hello", list{dict{"client": "c", "protocol": 1, "session": session[:], "seen": 9}}, ipc.Call{Method: ipc.MethodHello,
 			Hello: ipc.HelloCall{Client: "c", Session: session, HasSession: true, Seen: 9, HasSeen: true}}},
 		{"checkpoint", nil, ipc.Call{Method: ipc.MethodCheckpoint}},
+		{"checkpoints", nil, ipc.Call{Method: ipc.MethodCheckpoints}},
 		{"checkpoint", list{dict{"kind": "index", "cookie": v}}, ipc.Call{Method: ipc.MethodCheckpoint,
 			Checkpoint: ipc.CheckpointCall{Kind: ipc.CheckpointIndex, Cookie: v}}},
 	} {
@@ -224,14 +225,14 @@ func TestMethod_Classes(t *testing.T) {
 	for method, want := range map[string]string{
 		"ping": "read", "hello": "read", "get": "read", "exists": "read", "mget": "read", "len": "read",
 		"sync": "read", "stats": "read", "config": "read", "put": "write", "del": "write", "cas": "write",
-		"add": "write", "append": "write", "mput": "write", "mdel": "write", "checkpoint": "admin",
+		"add": "write", "append": "write", "mput": "write", "mdel": "write", "checkpoint": "admin", "checkpoints": "read",
 	} {
 		m := ipc.LookupMethod([]byte(method))
 		require.NotEqual(t, ipc.MethodUnknown, m, method)
 		require.Equal(t, method, m.String())
 		require.Equal(t, want, m.Class().String(), method)
 	}
-	require.Len(t, ipc.Methods(), 17)
+	require.Len(t, ipc.Methods(), 18)
 	c, err := call(t, ipc.DefaultLimits(), "config", dict{"set": dict{"a": 1}})
 	require.Nil(t, err)
 	require.Equal(t, ipc.ClassAdmin, c.Class())

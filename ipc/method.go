@@ -26,6 +26,7 @@ const (
 	MethodStats
 	MethodConfig
 	MethodCheckpoint
+	MethodCheckpoints
 	methodCount
 )
 
@@ -56,28 +57,29 @@ type methodInfo struct {
 }
 
 var methods = [methodCount]methodInfo{
-	MethodPing:       {"ping", ClassRead, 0, 0},
-	MethodHello:      {"hello", ClassRead, 0, 1},
-	MethodGet:        {"get", ClassRead, 1, 1},
-	MethodExists:     {"exists", ClassRead, 1, 1},
-	MethodPut:        {"put", ClassWrite, 2, 3},
-	MethodDel:        {"del", ClassWrite, 1, 2},
-	MethodCas:        {"cas", ClassWrite, 3, 4},
-	MethodAdd:        {"add", ClassWrite, 2, 3},
-	MethodAppend:     {"append", ClassWrite, 2, 3},
-	MethodMGet:       {"mget", ClassRead, 1, 1},
-	MethodMPut:       {"mput", ClassWrite, 1, 2},
-	MethodMDel:       {"mdel", ClassWrite, 1, 2},
-	MethodLen:        {"len", ClassRead, 0, 1},
-	MethodSync:       {"sync", ClassRead, 0, 0},
-	MethodStats:      {"stats", ClassRead, 0, 0},
-	MethodConfig:     {"config", ClassRead, 0, 1},
-	MethodCheckpoint: {"checkpoint", ClassAdmin, 0, 1},
+	MethodPing:        {"ping", ClassRead, 0, 0},
+	MethodHello:       {"hello", ClassRead, 0, 1},
+	MethodGet:         {"get", ClassRead, 1, 1},
+	MethodExists:      {"exists", ClassRead, 1, 1},
+	MethodPut:         {"put", ClassWrite, 2, 3},
+	MethodDel:         {"del", ClassWrite, 1, 2},
+	MethodCas:         {"cas", ClassWrite, 3, 4},
+	MethodAdd:         {"add", ClassWrite, 2, 3},
+	MethodAppend:      {"append", ClassWrite, 2, 3},
+	MethodMGet:        {"mget", ClassRead, 1, 1},
+	MethodMPut:        {"mput", ClassWrite, 1, 2},
+	MethodMDel:        {"mdel", ClassWrite, 1, 2},
+	MethodLen:         {"len", ClassRead, 0, 1},
+	MethodSync:        {"sync", ClassRead, 0, 0},
+	MethodStats:       {"stats", ClassRead, 0, 0},
+	MethodConfig:      {"config", ClassRead, 0, 1},
+	MethodCheckpoint:  {"checkpoint", ClassAdmin, 0, 1},
+	MethodCheckpoints: {"checkpoints", ClassRead, 0, 0},
 }
 
 // later are the methods the protocol names and this version does not have.
 var later = []string{
-	"expire", "ttl", "scan", "watch", "compact", "checkpoints", "scrub", "tasks", "slowlog",
+	"expire", "ttl", "scan", "watch", "compact", "scrub", "tasks", "slowlog",
 	"monitor", "backup",
 }
 
@@ -139,6 +141,8 @@ func LookupMethod(name []byte) Method {
 		return MethodConfig
 	case "checkpoint":
 		return MethodCheckpoint
+	case "checkpoints":
+		return MethodCheckpoints
 	}
 	return MethodUnknown
 }
