@@ -3,7 +3,7 @@
 // tests, and fails when a test failed, when no test ran, or when a test was
 // skipped that the file given by -skips does not list with a reason.
 //
-// The skips file has one line a test: the stage it holds for (or *), the package and test as
+// The skips file has one line a test: the stage it holds for (or *), package and test as
 // pkg.TestName (* matches within a name), and the reason, which may not be
 // empty. Lines that begin with # are comments.
 package main
@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -31,10 +32,10 @@ type event struct {
 type allowed struct{ stage, pattern, reason string }
 
 func main() {
-	stage := flag.String("stage", "", "name of the stage, as in the skips file")
+	stages := flag.String("stage", "", "what this run is, as in the skips file: names separated by commas")
 	skips := flag.String("skips", "", "file that lists the skips that are allowed")
 	flag.Parse()
-	problems, err := run(os.Stdin, os.Stdout, *stage, *skips)
+	problems, err := run(os.Stdin, os.Stdout, *stages, *skips)
 	if err != nil {
 		problems = append(problems, err.Error())
 	}
@@ -46,7 +47,7 @@ func main() {
 	}
 }
 
-func run(in io.Reader, out io.Writer, stage, skips string) ([]string, error) {
+func run(in io.Reader, out io.Writer, stages, skips string) ([]string, error) {
 	var list []allowed
 	if skips != "" {
 		text, err := os.ReadFile(skips)
@@ -57,7 +58,7 @@ func run(in io.Reader, out io.Writer, stage, skips string) ([]string, error) {
 			return nil, fmt.Errorf("read skips: %w", err)
 		}
 	}
-	return report(in, out, stage, list)
+	return report(in, out, stages, list)
 }
 
 func parseSkips(text string) ([]allowed, error) {
@@ -79,12 +80,13 @@ func parseSkips(text string) ([]allowed, error) {
 	return list, nil
 }
 
-// reasonFor returns the reason for which test may be skipped in stage, or "".
+// reasonFor returns the reason for which test may be skipped in stages, or "".
 // Subtests are looked up by their own name, then by their parent's.
-func reasonFor(list []allowed, stage, test string) string {
+func reasonFor(list []allowed, stages, test string) string {
+	all := append(strings.Split(stages, ","), "*")
 	for name := test; ; {
 		for _, a := range list {
-			if a.stage != "*" && a.stage != stage {
+			if !slices.Contains(all, a.stage) {
 				continue
 			}
 			// A slash in a name is an ordinary character here.
@@ -104,7 +106,7 @@ func reasonFor(list []allowed, stage, test string) string {
 func flat(s string) string { return strings.ReplaceAll(s, "/", ":") }
 
 // report relays the events and returns what is wrong with them.
-func report(in io.Reader, out io.Writer, stage string, list []allowed) ([]string, error) {
+func report(in io.Reader, out io.Writer, stages string, list []allowed) ([]string, error) {
 	var problems []string
 	output := map[string][]string{} // of tests that have not ended yet
 	passed, skipped := 0, 0
@@ -143,7 +145,7 @@ func report(in io.Reader, out io.Writer, stage string, list []allowed) ([]string
 				delete(output, name)
 				if e.Action == "fail" {
 					problems = append(problems, name+" failed")
-				} else if skipped++; reasonFor(list, stage, name) == "" {
+				} else if skipped++; reasonFor(list, stages, name) == "" {
 					problems = append(problems, name+" was skipped, which is not on the list")
 				}
 			case e.Action == "pass" && e.Test != "":
@@ -158,7 +160,7 @@ func report(in io.Reader, out io.Writer, stage string, list []allowed) ([]string
 			return problems, fmt.Errorf("read events: %w", err)
 		}
 	}
-	fmt.Fprintf(out, "%s: %d tests passed, %d skipped, %d problems\n", stage, passed, skipped, len(problems))
+	fmt.Fprintf(out, "%s: %d tests passed, %d skipped, %d problems\n", stages, passed, skipped, len(problems))
 	if passed == 0 && len(problems) == 0 {
 		problems = append(problems, "no test ran")
 	}

@@ -22,6 +22,7 @@ func TestReport(t *testing.T) {
 		{"all pass", "ring", pass, "", "1 tests passed"},
 		{"listed skip", "ring", pass + skip("TestRingSQ"), "", "why it was skipped"},
 		{"listed for its parent", "ring", pass + skip("TestRingSQ/deep"), "", "1 skipped"},
+		{"listed for one of several", "race,ring", pass + skip("TestRingSQ"), "", "1 skipped"},
 		{"listed for another stage", "pool", pass + skip("TestRingSQ"), "TestRingSQ was skipped", ""},
 		{"listed for every stage", "pool", pass + skip("TestRoot"), "", ""},
 		{"unlisted skip", "ring", pass + skip("TestOther"), "TestOther was skipped", ""},
