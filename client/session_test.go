@@ -515,6 +515,42 @@ func TestSession_PoisonedWrite(t *testing.T) {
 	require.EqualValues(t, 11, counter(s.value("n")))
 }
 
+// What could go wrong: on a new connection reads overtake the writes that their callers made before
+// them, or writes overtake such reads.
+func TestSession_ReadsStayBetweenWrites(t *testing.T) {
+	s := newSessionServer(t)
+	c := dialSession(t, s)
+	ctx := within(t, 20*time.Second)
+	k := []byte("k")
+	_, err := c.Put(ctx, k, []byte("before"))
+	require.NoError(t, err)
+	s.crash()
+	s.stop()
+	time.Sleep(5 * time.Millisecond) // the client has noticed
+	var puts []*client.Future[bool]
+	var gets []*client.Future[[]byte]
+	gets = append(gets, c.GetAsync(ctx, k))
+	for i := range 50 {
+		puts = append(puts, c.PutAsync(ctx, k, fmt.Append(nil, i)))
+		gets = append(gets, c.GetAsync(ctx, k))
+	}
+	s.listen()
+	for i, f := range gets {
+		v, err := f.Wait(ctx)
+		require.NoError(t, err)
+		want := "before"
+		if i > 0 {
+			want = fmt.Sprint(i - 1)
+		}
+		require.Equal(t, want, string(v))
+	}
+	for _, f := range puts {
+		ok, err := f.Wait(ctx)
+		require.NoError(t, err)
+		require.True(t, ok)
+	}
+}
+
 // What could go wrong: any of the above, in a combination nobody thought of.
 func TestSession_Chaos(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
