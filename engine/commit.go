@@ -170,6 +170,8 @@ func (c *committer) takeWaiters() {
 	defer c.mu.Unlock()
 	c.serving = append(c.serving, c.mu.waiters...)
 	c.mu.waiters = nil
+	c.force = c.force || c.mu.force
+	c.mu.force = false
 }
 
 // slowSegment is how long a segment must last for the next one to be worth being

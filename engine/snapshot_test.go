@@ -219,3 +219,32 @@ func TestCheckpoint_Fails(t *testing.T) {
 	n.Close()
 	require.NoError(t, s.Close())
 }
+
+// TestCheckpoint_NothingNew: a checkpoint of a store that has just been opened
+// finds nothing to commit, and has neither a version of its own nor a commit that
+// makes its snapshot valid.
+func TestCheckpoint_NothingNew(t *testing.T) {
+	dev := iotest.NewMem(iotest.MemOptions{})
+	s, err := openMem(dev)
+	require.NoError(t, err)
+	n := s.NewSession()
+	fillKeys(t, n, 1000, 1)
+	n.Close()
+	syncStore(t, s)
+	dev = dev.CrashImage(iotest.CrashOptions{})
+	require.NoError(t, s.Close())
+	s, err = openMem(dev)
+	require.NoError(t, err)
+	old := s.Recovery().Version
+	first := checkpoint(t, s, FullCheckpoint)
+	second := checkpoint(t, s, FullCheckpoint)
+	require.Greater(t, first.Version, old)
+	require.Greater(t, second.Version, first.Version)
+	dev = dev.CrashImage(iotest.CrashOptions{})
+	require.NoError(t, s.Close())
+	s, err = openMem(dev)
+	require.NoError(t, err)
+	require.Equal(t, second.Version, s.Recovery().Snapshot)
+	requireKeys(t, s, 1000, 1)
+	require.NoError(t, s.Close())
+}
