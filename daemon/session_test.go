@@ -59,6 +59,126 @@ func TestSession_Numbers(t *testing.T) {
 	v.want(opt{"durable": int64(9)}, "sync")
 }
 
+// TestSession_Restart: a session that the daemon forgets when it stops, or that
+// counts otherwise afterwards; refusals of before that are taken for success.
+func TestSession_Restart(t *testing.T) {
+	d := start(t, nil)
+	w := d.dial()
+	id := w.hello(opt{})["session"]
+	silent := d.dial().hello(opt{})["session"]
+	w.want(int64(1), "append", []byte("k"), []byte("1"))         // 1
+	w.want(int64(0), "mput", [][2][]byte{})                      // 2
+	w.refuse(ipc.CodeBadRequest, "put", []byte("k"))             // 3
+	w.want(int64(1), "mdel", [][]byte{[]byte("k"), []byte("l")}) // 4
+	w.refuse(ipc.CodeNotInteger, "add", append2(w, "text"), 1)   // 6
+	w.refuse(ipc.CodeKeyTooLarge, "del", make([]byte, ipc.MaxKey+1))
+	d.stop()
+
+	d = startWith(t, d.cfg)
+	require.Contains(t, d.log.String(), "discarded=0")
+	w = d.dial()
+	h := w.hello(opt{"session": id, "seen": 2})
+	require.Equal(t, id, h["session"])
+	require.Equal(t, []any{int64(7), int64(7)}, []any{h["applied"], h["durable"]})
+	require.NotContains(t, h, "refused", "it cannot know")
+	w.refuse(ipc.CodeBadRequest, "put", []byte("k")) // 8
+	w.want(opt{"durable": int64(8)}, "sync")
+	_ = w.conn.Close()
+	h = d.dial().hello(opt{"session": id, "seen": 7})
+	require.Equal(t, []any{[]any{int64(8), "BadRequest"}}, h["refused"])
+	h = d.dial().hello(opt{"session": id, "seen": 6})
+	require.NotContains(t, h, "refused", "it does not know what became of 7")
+	h = d.dial().hello(opt{"session": id, "seen": 8})
+	require.Equal(t, []any{}, h["refused"], "it knows that there are none")
+	require.Equal(t, int64(0), d.dial().hello(opt{"session": silent})["applied"])
+}
+
+// append2 stores a text that is no counter under a key, and returns the key.
+func append2(w *wire, text string) []byte {
+	w.want(int64(len(text)), "append", []byte("text"), []byte(text))
+	return []byte("text")
+}
+
+// TestSession_Notified: a client that is not told, or told what is not so, or
+// told again what an answer has told it.
+func TestSession_Notified(t *testing.T) {
+	d := start(t, func(c *Config) { c.CommitInterval = 10 * time.Millisecond })
+	w, anonymous := d.dial(), d.dial()
+	w.hello(opt{})
+	anonymous.want(true, "put", []byte("a"), []byte("v"))
+	for n := range int64(3) {
+		w.want(n+1, "append", []byte("k"), []byte("x"))
+	}
+	require.Eventually(t, func() bool {
+		w.want("pong", "ping")
+		return len(w.told) > 0 && w.told[len(w.told)-1] == 3
+	}, patience, time.Millisecond)
+	told := len(w.told)
+	w.want(true, "put", []byte("k"), []byte("v"), opt{"sync": true})
+	w.want(opt{"durable": int64(4)}, "sync")
+	time.Sleep(3 * notifyMin)
+	w.want("pong", "ping")
+	anonymous.want("pong", "ping")
+	require.LessOrEqual(t, len(w.told), told+1, "told %v", w.told)
+	require.IsIncreasing(t, append([]int64{0}, w.told...))
+	require.Empty(t, anonymous.told)
+}
+
+// TestSession_Expiry: a session that is kept for ever, or forgotten too soon.
+func TestSession_Expiry(t *testing.T) {
+	d := start(t, func(c *Config) { c.MaxSessions, c.SessionExpiry = 2, 50*time.Millisecond })
+	w := d.dial()
+	id := w.hello(opt{})["session"]
+	w.want(int64(1), "append", []byte("k"), []byte("x"))
+	_ = w.conn.Close()
+	v := d.dial()
+	v.hello(opt{})
+	w = d.dial()
+	require.Equal(t, int64(1), w.hello(opt{"session": id})["applied"])
+	_ = w.conn.Close()
+	time.Sleep(200 * time.Millisecond)
+	v.ask("checkpoint") // looks who is still there
+	d.dial().refuse(ipc.CodeSessionUnknown, "hello", opt{"session": id})
+}
+
+// TestCheckpoints: a list that is not what was taken, or a daemon that does not
+// go back to the checkpoint it is told.
+func TestCheckpoints(t *testing.T) {
+	d := start(t, func(c *Config) { c.CheckpointsKept, c.CheckpointDistance = 2, 0 })
+	w := d.dial()
+	w.want([]any{}, "checkpoints")
+	var versions []any
+	for i := range 3 {
+		w.want(true, "put", []byte("k"), []byte{byte(i)})
+		a := w.ask("checkpoint", opt{"kind": "log", "cookie": []byte{byte(i)}})
+		require.Empty(t, a.code, a.reason)
+		versions = append(versions, a.result.(map[string]any)["version"])
+	}
+	w.want(true, "put", []byte("k"), []byte("newest"))
+	list := w.ask("checkpoints").result.([]any)
+	require.Len(t, list, 2)
+	for i, p := range list {
+		p := p.(map[string]any)
+		require.Len(t, p, 7)
+		require.Equal(t, []any{versions[2-i], "log", []byte{byte(2 - i)}, int64(0)}, []any{p["version"], p["kind"], p["cookie"], p["begin"]})
+		require.WithinDuration(t, time.Now(), time.UnixMilli(p["time"].(int64)), time.Minute)
+		require.Greater(t, p["tail"], int64(0))
+		require.Greater(t, p["bytes"], int64(0))
+	}
+	d.stop()
+
+	cfg := d.cfg
+	cfg.RecoverVersion = int(versions[1].(int64))
+	d = startWith(t, cfg)
+	require.Contains(t, d.log.String(), fmt.Sprintf("version=%d", versions[1]))
+	w = d.dial()
+	w.want([]byte{1}, "get", []byte("k"))
+	require.Len(t, w.ask("checkpoints").result, 1)
+	d.stop()
+	cfg.RecoverVersion = int(versions[2].(int64))
+	require.ErrorContains(t, Run(t.Context(), cfg, Environment{}), "is not kept")
+}
+
 // TestSession_Unknown: an id the daemon does not know that is taken for a new one.
 func TestSession_Unknown(t *testing.T) {
 	d := start(t, nil)
