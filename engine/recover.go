@@ -285,6 +285,7 @@ func (s *Store) replay(m *manifest.Manifest, span manifest.Span) error {
 	r := s.newScan(m, span, s.recovery.from)
 	defer r.close()
 	first := r.at
+	var batch replayBatch
 	for r.at < span.End {
 		a, w0, w1, body, err := r.next()
 		if errors.Is(err, errLogEnd) {
@@ -304,24 +305,39 @@ func (s *Store) replay(m *manifest.Manifest, span manifest.Span) error {
 			s.ledgers.restore(c.counts)
 		case record.KindOf(w1) == record.System || w1&record.Invalid != 0 || a < m.Begin:
 		default:
-			if err := s.apply(a, body[:record.KeyLen(w0)]); err != nil {
-				return err
+			batch.hashes[batch.n], batch.addrs[batch.n] = record.Hash(s.seed, body[:record.KeyLen(w0)]), a
+			if batch.n++; batch.n == len(batch.hashes) {
+				if err := s.apply(&batch); err != nil {
+					return err
+				}
 			}
 		}
 	}
 	s.recovery.Bytes += int64(span.End-first) * record.Unit
-	return nil
+	return s.apply(&batch)
 }
 
-// apply makes the record at a the newest of its chain.
-func (s *Store) apply(a record.Addr, key []byte) error {
-	slot, entry, err := s.index.FindOrCreate(record.Hash(s.seed, key))
-	if err != nil {
-		return fmt.Errorf("%w: %d bytes hold no index for the keys of this store", ErrMemoryTooSmall, s.opt.Memory)
+// replayBatch is records whose buckets are fetched together: one by one the
+// replay would wait for memory at each, and take five times as long.
+type replayBatch struct {
+	n      int
+	hashes [64]uint64
+	addrs  [64]record.Addr
+}
+
+// apply makes the records of the batch, in order, the newest of their chains.
+func (s *Store) apply(b *replayBatch) error {
+	s.index.Prefetch(b.hashes[:b.n])
+	for i, hash := range b.hashes[:b.n] {
+		slot, entry, err := s.index.FindOrCreate(hash)
+		if err != nil {
+			return fmt.Errorf("%w: %d bytes hold no index for the keys of this store", ErrMemoryTooSmall, s.opt.Memory)
+		}
+		if !index.CAS(slot, entry, b.addrs[i]) {
+			panic("engine: index changed during recovery")
+		}
 	}
-	if !index.CAS(slot, entry, a) {
-		panic("engine: index changed during recovery")
-	}
+	b.n = 0
 	return nil
 }
 
