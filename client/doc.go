@@ -18,7 +18,8 @@
 //   - A context ends the wait, never the connection. A write given up may still take effect.
 //   - A lost connection is dialled again, with growing pauses. Requests that change nothing are sent
 //     again; a write is only if it was not wholly sent, else it fails with ErrAnswerLost, because
-//     nobody knows whether it took effect. A session does better: see below.
+//     nobody knows whether it took effect, or still will, even after what comes on the next
+//     connection. A session does better: see below.
 //   - Memory is bounded: a limit on the requests in flight and on their bytes makes callers wait.
 //   - Byte strings are copied on the way in and on the way out; only a Batch lends its own.
 //
@@ -49,7 +50,7 @@
 //     session begins; WithSessionLoss tells the program. Close ends the promise: Sync before it.
 //
 // Without the option nothing is kept. It is not the default because it has its price: a copy of each
-// write, some 6 % of the throughput of a Batch of small puts and up to 64 MiB; in the daemon, writes
+// write, some tenth of the throughput of a Batch of small puts and up to 64 MiB; in the daemon, writes
 // that take effect in order even when one of them has to wait for the disk, and a place in the table
 // of sessions; and for the caller, waiting when the disk cannot keep up (WithKept). A cache has no
 // use for that. A program that adds, appends or swaps does.

@@ -191,6 +191,9 @@ func shuffled(out []byte, ends []int) []byte {
 func (s *fakeServer) answer(out []byte, conn net.Conn, q *ipc.Request, lim *ipc.Limits) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.conns[conn] {
+		return out // dropped: what it sent must not take effect behind what the next one sends
+	}
 	var c ipc.Call
 	if err := ipc.ParseCall(q, lim, &c); err != nil {
 		answer := ipc.AppendErrorResponse(nil, q.ID, err.Code, err.Message)

@@ -124,12 +124,6 @@ func (f *flight) take(i int, p *ipc.Response) {
 	f.landed()
 }
 
-// fail makes err the answer to ops[i]. The run goroutine calls it.
-func (f *flight) fail(i int, err error) {
-	f.answers[i].err = err
-	f.landed()
-}
-
 // landed counts one answer. With the last one the flight passes back to the caller.
 func (f *flight) landed() {
 	if f.left--; f.left == 0 {

@@ -551,6 +551,89 @@ func TestSession_ReadsStayBetweenWrites(t *testing.T) {
 	}
 }
 
+// What could go wrong: when there is no connection for too long, a write that its caller was told
+// has no effect is sent later, or one that was answered is not.
+func TestSession_DownForLong(t *testing.T) {
+	s := newFakeServer(t)
+	var deaf atomic.Bool
+	s.hook = func(s *fakeServer, conn net.Conn, q *ipc.Request) bool { return deaf.Load() }
+	s.withSessions()
+	c := dialSession(t, s, client.WithRetryFor(30*time.Millisecond))
+	ctx := within(t, 20*time.Second)
+	n := []byte("n")
+	_, err := c.Add(ctx, n, 1)
+	require.NoError(t, err)
+	deaf.Store(true)
+	sent := c.AddAsync(ctx, n, 10)
+	eventually(t, "sent", func() bool { return s.received(ipc.MethodAdd) == 2 })
+	s.crash()
+	s.stop()
+	_, err = sent.Wait(ctx)
+	require.ErrorIs(t, err, client.ErrAnswerLost)
+	_, err = c.Add(ctx, n, 100)
+	require.ErrorIs(t, err, client.ErrConnLost)
+	require.NotErrorIs(t, err, client.ErrAnswerLost)
+	deaf.Store(false)
+	s.listen()
+	eventually(t, "sent again", func() bool { return counter(s.value("n")) == 11 })
+	eventually(t, "usable", func() bool { _, err := c.Add(ctx, n, 1000); return err == nil })
+	require.EqualValues(t, 1011, counter(s.value("n")))
+}
+
+// What could go wrong: writes larger than a chunk of the log are cut, or mixed up with others.
+func TestSession_LargeWrites(t *testing.T) {
+	s := newSessionServer(t)
+	c := dialSession(t, s)
+	ctx := within(t, 20*time.Second)
+	size := func(i int) int { return (i * 77_777) % 700_000 }
+	for i := range 40 {
+		_, err := c.Put(ctx, fmt.Append(nil, i), bytes.Repeat([]byte{byte(i)}, size(i)))
+		require.NoError(t, err)
+		if i == 20 {
+			_, err := c.Sync(ctx)
+			require.NoError(t, err)
+		}
+	}
+	s.crash()
+	require.NoError(t, c.Ping(ctx))
+	for i := range 40 {
+		v, err := c.Get(ctx, fmt.Append(nil, i))
+		require.NoError(t, err)
+		require.Equal(t, bytes.Repeat([]byte{byte(i)}, size(i)), v)
+	}
+}
+
+// What could go wrong: a daemon that does not answer hello, or not with one, hangs Dial or Close.
+func TestSession_HelloNotAnswered(t *testing.T) {
+	for what, answer := range map[string][]byte{
+		"nothing":     nil,
+		"garbage":     {0xc1},
+		"another one": ipc.AppendNilResult(nil, 7),
+		"no hello":    ipc.AppendNilResult(nil, 1),
+		"an error":    ipc.AppendErrorResponse(nil, 1, ipc.CodeBusy, "full"),
+	} {
+		s := newFakeServer(t)
+		var bad atomic.Bool
+		s.hook = func(s *fakeServer, conn net.Conn, q *ipc.Request) bool {
+			if bad.Load() {
+				_, _ = conn.Write(answer)
+			}
+			return bad.Load()
+		}
+		s.withSessions()
+		c := dialSession(t, s)
+		require.NoError(t, c.Ping(within(t, 5*time.Second)))
+		bad.Store(true)
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		_, err := client.Dial(ctx, s.path, client.WithSession())
+		cancel()
+		require.Error(t, err, what)
+		s.drop()
+		time.Sleep(5 * time.Millisecond)
+		require.NoError(t, c.Close(), what)
+	}
+}
+
 // What could go wrong: any of the above, in a combination nobody thought of.
 func TestSession_Chaos(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
