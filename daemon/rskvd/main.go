@@ -17,10 +17,7 @@ import (
 )
 
 func main() {
-	if err := command().ExecuteContext(context.Background()); err != nil {
-		fmt.Fprintln(os.Stderr, "rskvd:", err)
-		os.Exit(1)
-	}
+	os.Exit(exitCode(command().ExecuteContext(context.Background()), os.Stderr))
 }
 
 // command is rskvd with everything below it. The settings are flags of all of
@@ -51,6 +48,7 @@ func command() *cobra.Command {
 			return err
 		},
 	})
+	root.AddCommand(offlineCommands()...)
 	return root
 }
 
