@@ -558,7 +558,7 @@ func TestSession_DownForLong(t *testing.T) {
 	var deaf atomic.Bool
 	s.hook = func(s *fakeServer, conn net.Conn, q *ipc.Request) bool { return deaf.Load() }
 	s.withSessions()
-	c := dialSession(t, s, client.WithRetryFor(30*time.Millisecond))
+	c := dialSession(t, s, client.WithRetryFor(150*time.Millisecond))
 	ctx := within(t, 20*time.Second)
 	n := []byte("n")
 	_, err := c.Add(ctx, n, 1)
@@ -568,8 +568,13 @@ func TestSession_DownForLong(t *testing.T) {
 	eventually(t, "sent", func() bool { return s.received(ipc.MethodAdd) == 2 })
 	s.crash()
 	s.stop()
+	time.Sleep(10 * time.Millisecond) // the client has noticed
+	unsent := c.AddAsync(ctx, n, 100_000)
 	_, err = sent.Wait(ctx)
 	require.ErrorIs(t, err, client.ErrAnswerLost)
+	_, err = unsent.Wait(ctx)
+	require.ErrorIs(t, err, client.ErrConnLost)
+	require.NotErrorIs(t, err, client.ErrAnswerLost)
 	_, err = c.Add(ctx, n, 100)
 	require.ErrorIs(t, err, client.ErrConnLost)
 	require.NotErrorIs(t, err, client.ErrAnswerLost)
