@@ -51,9 +51,9 @@
 //
 // Without the option nothing is kept. It is not the default because it has its price: a copy of each
 // write, up to 64 MiB, and with what the daemon does for it a tenth to a fifth of the throughput of a
-// Batch of small puts; in the daemon, writes that take effect in order even when one of them has to wait for the disk, and a place in the table
-// of sessions; and for the caller, waiting when the disk cannot keep up (WithKept). A cache has no
-// use for that. A program that adds, appends or swaps does.
+// Batch of small puts; in the daemon, writes that take effect in order even when one of them has to
+// wait for the disk, and a place in the table of sessions; and for the caller, waiting when the disk
+// cannot keep up (WithKept). A cache has no use for that. A program that adds, appends or swaps does.
 //
 // The package imports ipc and msgpack/v5, never the engine. Read flight.go first, then mux.go, then
 // session.go.
