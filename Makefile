@@ -45,8 +45,9 @@ fuzz: ## run every fuzz target for ten seconds
 run: build ## start a daemon in the foreground, in a temporary directory
 	@.ci/try
 
-crash: ## cut the power 2,000 times under a workload, and compare what is recovered
+crash: ## cut the power 2,000 times and kill the daemon 200 times, and compare what is recovered
 	$(GO) test $(RING) -count=1 -timeout 20m -run TestCrash ./engine -crash.cuts 2000
+	$(GO) test $(RING) -count=1 -timeout 20m -run TestKill$$ ./daemon/rskvd -v -kill.rounds 200
 
 demo: build ## import a data set larger than the memory, compare, restart, compare again
 	@GO="$(GO)" .ci/demo

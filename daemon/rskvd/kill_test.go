@@ -193,14 +193,19 @@ const (
 const (
 	killSlots = 300  // keys that are put
 	killBlock = 1000 // writes whose appends go to one key
-	killParts = 5    // keys of an mput
+	killParts = 500  // keys of an mput: enough for many a cut to fall into one
 )
+
+// killShares says how often each kind comes, added up.
+var killShares = [...]int{killPut: 20, killAdd: 35, killAppend: 50, killShared: 55, killMulti: 56, killRefused: 60}
 
 // write says what the write of a number is.
 func (c *killClient) write(number uint64) (kind killKind, synced bool, slot, size uint64) {
 	h := rand.New(rand.NewPCG(c.seed+uint64(c.index), number))
-	kinds := []killKind{killPut, killPut, killPut, killPut, killAdd, killAdd, killAdd, killAppend, killAppend, killAppend, killShared, killMulti, killRefused}
-	return kinds[h.IntN(len(kinds))], h.IntN(40) == 0, h.Uint64N(killSlots), h.Uint64N(200)
+	for dice := h.IntN(killShares[killRefused]); dice >= killShares[kind]; {
+		kind++
+	}
+	return kind, h.IntN(40) == 0, h.Uint64N(killSlots), h.Uint64N(200)
 }
 
 func (c *killClient) key(kind string, n uint64) []byte {
@@ -479,19 +484,29 @@ func (c *killClient) compareMulti() error {
 	if c.multi > 0 {
 		last = number8(c.multi)
 	}
-	whole := false // a part that the next mput has not reached was seen
+	request := ipc.AppendArrayHeader(ipc.AppendRequestHeader(nil, 0, ipc.MethodMGet, 1), killParts)
 	for i := range uint64(killParts) {
-		got, err := c.get(c.key("m", i))
+		request = ipc.AppendBin(request, c.key("m", i))
+	}
+	p, err := c.ask(request)
+	if err == nil {
+		_, err = p.Result.ArrayLen()
+	}
+	whole := false // a part that the next mput has not reached was seen
+	for i := 0; i < killParts && err == nil; i++ {
+		var got []byte
+		if !p.Result.TakeNil() {
+			got, err = p.Result.Bytes()
+		}
 		switch {
 		case err != nil:
-			return err
 		case bytes.Equal(got, last):
 			whole = true
 		case whole || next != killMulti || !bytes.Equal(got, number8(c.applied+1)):
 			return fmt.Errorf("part %d of mput is %x, expected %x", i, got, last)
 		}
 	}
-	return nil
+	return err
 }
 
 func (c *killClient) get(key []byte) ([]byte, error) {
