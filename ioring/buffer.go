@@ -122,8 +122,8 @@ func (b *Buffers) Put(buf []byte) {
 	}
 }
 
-// free gives the memory back; no buffer may be out.
-func (b *Buffers) free() error { return b.memory.Free() }
+// Free gives the memory back. No buffer may be out, and none be asked for again.
+func (b *Buffers) Free() error { return b.memory.Free() }
 
 // blockOf says which block buf begins at.
 func (b *Buffers) blockOf(buf []byte) (int, bool) {

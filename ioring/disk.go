@@ -318,7 +318,7 @@ func (d *disk) Close() error {
 		d.backend.stop()
 		d.syncs.stop()
 		d.closing = d.volume.close()
-		if err := d.buffers.free(); err != nil && d.closing == nil {
+		if err := d.buffers.Free(); err != nil && d.closing == nil {
 			d.closing = err
 		}
 	})

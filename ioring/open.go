@@ -114,7 +114,7 @@ func Open(options Options) (Device, error) {
 	}
 	d := &disk{volume: v, buffers: buffers, idle: make(chan struct{}, 1)}
 	if err := d.chooseBackend(options); err != nil {
-		_ = buffers.free()
+		_ = buffers.Free()
 		v.close()
 		return nil, fmt.Errorf("open device: %w", err)
 	}
