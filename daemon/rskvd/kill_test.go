@@ -61,7 +61,6 @@ type killing struct {
 	dir     string
 	rng     *rand.Rand
 	clients []*killClient
-	total   uint64
 }
 
 func (k *killing) start() (end func(syscall.Signal) error, socket string) {
