@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -36,7 +37,9 @@ func backupOf(t testing.TB, s *Store) ([]byte, BackupInfo) {
 // write that came after its checkpoint, or lacks one that came before, or half of
 // one moment and half of another.
 func TestBackup_Concurrent(t *testing.T) {
-	const workers, keys = 4, 500
+	// During each backup every worker has so many rounds to write, and no more:
+	// the store would grow without limit on a fast machine.
+	const workers, keys, rounds = 4, 150, 10
 	s := openOn(t, newMem(), func(o *Options) { o.CommitInterval = 5e6; o.IndexBits = 8 })
 	defer func() { require.NoError(t, s.Close()) }()
 	// Every worker writes its keys round by round, all with the number of the
@@ -44,6 +47,8 @@ func TestBackup_Concurrent(t *testing.T) {
 	var group sync.WaitGroup
 	var stop atomic.Bool
 	var acknowledged [workers]atomic.Uint64 // rounds whose last write was synced
+	var allowed atomic.Uint64               // rounds
+	allowed.Store(rounds)
 	value := func(worker, key int, round uint64) []byte {
 		n := 10 + (key*7)%300
 		if key%100 == 0 {
@@ -57,7 +62,13 @@ func TestBackup_Concurrent(t *testing.T) {
 			defer group.Done()
 			n := s.NewSession()
 			defer n.Close()
-			for round := uint64(1); !stop.Load(); round++ {
+			for round := uint64(1); ; round++ {
+				for round > allowed.Load() && !stop.Load() {
+					time.Sleep(time.Millisecond)
+				}
+				if stop.Load() {
+					return
+				}
 				for k := range keys {
 					if err := n.Put(fmt.Appendf(nil, "%d-%d", w, k), value(w, k, round)); err != nil {
 						t.Error(err)
@@ -74,8 +85,8 @@ func TestBackup_Concurrent(t *testing.T) {
 	}
 	for i := range 3 {
 		for w := range workers {
-			for acknowledged[w].Load() < uint64(2*i+1) {
-				s.opt.Runner.Yield()
+			for acknowledged[w].Load() < uint64(rounds*i+2) && !t.Failed() {
+				time.Sleep(time.Millisecond)
 			}
 		}
 		var before, after [workers]uint64
@@ -86,6 +97,7 @@ func TestBackup_Concurrent(t *testing.T) {
 		for w := range workers {
 			after[w] = acknowledged[w].Load() + 1
 		}
+		allowed.Add(rounds)
 		seen, err := VerifyBackup(bytes.NewReader(stream))
 		require.NoError(t, err)
 		require.Equal(t, info, seen)

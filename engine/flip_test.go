@@ -143,7 +143,10 @@ func TestCrash_Flips(t *testing.T) {
 	if flips == 0 {
 		flips = size
 	}
-	if testing.Short() {
+	switch {
+	case testing.Short() && raceEnabled:
+		flips = min(flips, 60)
+	case testing.Short() || raceEnabled:
 		flips = min(flips, 300)
 	}
 	each := func(total int64, fn func(at int64, bit byte)) {

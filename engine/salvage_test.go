@@ -232,7 +232,11 @@ func TestSalvage_Tight(t *testing.T) {
 		}, v.damaged))
 	}
 	require.NoError(t, v.close())
-	for range 200 {
+	tries := 200
+	if testing.Short() || raceEnabled {
+		tries = 30
+	}
+	for range tries {
 		r := records[rng.IntN(len(records))]
 		if r[1]-r[0] > 2000 {
 			continue
