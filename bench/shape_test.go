@@ -40,7 +40,7 @@ var mayImport = map[string][]string{
 	"rskv/client/rskv":               {"rskv/client", "rskv/ipc"},
 	"rskv/client":                    {"rskv/ipc"},
 	"rskv/ipc":                       {},
-	"rskv/daemon/rskvd":              {"rskv/daemon"},
+	"rskv/daemon/rskvd":              {"rskv/daemon", "rskv/engine", "rskv/ioring"}, // the offline commands read a store without a daemon
 	"rskv/daemon":                    {"rskv/ipc", "rskv/engine", "rskv/ioring"},
 	"rskv/engine":                    {"rskv/engine/internal/...", "rskv/ioring"},
 	"rskv/engine/internal/manifest":  {"rskv/engine/internal/record", "rskv/engine/internal/invariant", "rskv/ioring"},
