@@ -49,7 +49,7 @@
 //	large.go       values in chunks
 //	commit.go      the commit task; ledger.go what commits say about clients
 //	checkpoint.go  checkpoints; checkpointer.go their task; snapshot.go the index
-//	recover.go     what Open does with what it finds
+//	recover.go     what Open does with what it finds; replay.go its way over the log
 //	FORMAT.md      every byte on disk
 //	internal/      record, hlog, index, epoch, manifest: each explains itself
 //

@@ -82,6 +82,9 @@ type Options struct {
 	Runner Runner
 	// Random fills identities and the hash seed; default crypto/rand.
 	Random io.Reader
+	// Progress, if set, is told on Open's goroutine how far it has come, several
+	// times a second at most. It must not block.
+	Progress func(Progress)
 	// Logger receives what an operator should know; nil: nothing.
 	Logger *slog.Logger
 }

@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"rskv/engine/internal/hlog"
-	"rskv/engine/internal/index"
 	"rskv/engine/internal/manifest"
 	"rskv/engine/internal/record"
 	"rskv/ioring"
@@ -34,9 +33,6 @@ type Recovery struct {
 	history       LedgerHistory
 }
 
-// readAhead is how many pages are read ahead of the replay.
-const readAhead = 4
-
 // recover brings the index to the state of the last commit.
 //
 // The log is its spans in order, each from its start to its end. Only the last
@@ -44,9 +40,7 @@ const readAhead = 4
 // ends. That is found first, by verifying every record up to the first that does
 // not hold, from where the newest checkpoint began to be copied. Then the newest
 // index snapshot that is sound, and that a commit makes valid, is loaded, and the
-// log from its start on is replayed; without one, the whole log. A record
-// replaces what the index had for its chain; since the log is in order, the last
-// one wins, and the links between records are right already.
+// log from its start on is replayed; without one, the whole log: see replay.go.
 func (s *Store) recover(m *manifest.Manifest) error {
 	list, err := s.usableCheckpoints()
 	if err != nil {
@@ -217,14 +211,20 @@ func (s *Store) loadNewest(m *manifest.Manifest, list []CheckpointInfo, end reco
 // up to where the log was durable when it was cut, so a valid one behind the
 // place, that says that the place was durable, makes it damage.
 func (s *Store) findEnd(m *manifest.Manifest, span manifest.Span, from record.Addr) (end, seen record.Addr, err error) {
-	r := s.newScan(m, span, from)
-	defer r.close()
-	end, _, err = r.lastCommit(from)
-	if !errors.Is(err, errLogEnd) {
+	end = max(from, span.Start)
+	r, err := s.pass(m, span, from, false, func(p *passPage) error {
+		for _, c := range p.commits {
+			end = sectorEnd(c.until)
+		}
+		return nil
+	})
+	if err != nil {
 		return 0, 0, err
 	}
 	seen, why := r.at, r.why
-	durable, err := r.attested()
+	behind := s.newScan(m, span, seen)
+	defer behind.close()
+	durable, err := behind.attested()
 	if err != nil {
 		return 0, 0, err
 	}
@@ -232,42 +232,6 @@ func (s *Store) findEnd(m *manifest.Manifest, span manifest.Span, from record.Ad
 		return 0, 0, corrupt("committed log", seen, why)
 	}
 	return end, seen, nil
-}
-
-// lastCommit goes on to the end of the log, and returns the end of the last
-// commit group on the way, or end, and the highest address a commit record on
-// the way says is durable.
-func (r *scan) lastCommit(end record.Addr) (_, durable record.Addr, _ error) {
-	for {
-		a, w0, w1, body, err := r.next()
-		if err != nil {
-			return end, durable, err
-		}
-		if isCommit(w0, w1) {
-			c, err := decodeCommit(body, r.span.Generation)
-			if err != nil {
-				return end, durable, corrupt("commit record", a, err)
-			}
-			end = sectorEnd(a + record.Addr(record.Size(w0, w1)/record.Unit))
-			durable = max(durable, c.durable)
-		}
-	}
-}
-
-// attested looks for commit records behind the place where the scan ended, and
-// returns the highest address one of them says is durable. Records can be found
-// again at every sector border at which a group begins, and at every page.
-func (r *scan) attested() (highest record.Addr, err error) {
-	for at := sectorEnd(r.at + 1); at.Bytes() < r.limit(); at = sectorEnd(r.at + 1) {
-		r.at = at
-		_, durable, err := r.lastCommit(at)
-		if !errors.Is(err, errLogEnd) {
-			return 0, err
-		}
-		highest = max(highest, durable)
-		r.at = max(r.at, at)
-	}
-	return highest, nil
 }
 
 // sectorEnd rounds up to a sector border.
@@ -282,62 +246,21 @@ func isCommit(w0, w1 uint64) bool {
 
 // replay applies the records of a span up to its end.
 func (s *Store) replay(m *manifest.Manifest, span manifest.Span) error {
-	r := s.newScan(m, span, s.recovery.from)
-	defer r.close()
-	first := r.at
-	var batch replayBatch
-	for r.at < span.End {
-		a, w0, w1, body, err := r.next()
-		if errors.Is(err, errLogEnd) {
-			return corrupt("log", r.at, fmt.Errorf("it ends before %v: %w", span.End, r.why))
-		}
-		if err != nil {
-			return err
-		}
-		s.recovery.Records++
-		switch {
-		case isCommit(w0, w1):
-			c, err := decodeCommit(body, span.Generation)
-			if err != nil {
-				return corrupt("commit record", a, err)
-			}
-			s.recovery.Version, s.recovery.Keys, s.recovery.commit = c.version, c.keys, a
+	r, err := s.pass(m, span, s.recovery.from, true, func(p *passPage) error {
+		for _, c := range p.commits {
+			s.recovery.Version, s.recovery.Keys, s.recovery.commit = c.version, c.keys, c.addr
 			s.ledgers.restore(c.counts)
-		case record.KindOf(w1) == record.System || w1&record.Invalid != 0 || a < m.Begin:
-		default:
-			batch.hashes[batch.n], batch.addrs[batch.n] = record.Hash(s.seed, body[:record.KeyLen(w0)]), a
-			if batch.n++; batch.n == len(batch.hashes) {
-				if err := s.apply(&batch); err != nil {
-					return err
-				}
-			}
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
-	s.recovery.Bytes += int64(span.End-first) * record.Unit
-	return s.apply(&batch)
-}
-
-// replayBatch is records whose buckets are fetched together: one by one the
-// replay would wait for memory at each, and take five times as long.
-type replayBatch struct {
-	n      int
-	hashes [64]uint64
-	addrs  [64]record.Addr
-}
-
-// apply makes the records of the batch, in order, the newest of their chains.
-func (s *Store) apply(b *replayBatch) error {
-	s.index.Prefetch(b.hashes[:b.n])
-	for i, hash := range b.hashes[:b.n] {
-		slot, entry, err := s.index.FindOrCreate(hash)
-		if err != nil {
-			return fmt.Errorf("%w: %d bytes hold no index for the keys of this store", ErrMemoryTooSmall, s.opt.Memory)
-		}
-		if !index.CAS(slot, entry, b.addrs[i]) {
-			panic("engine: index changed during recovery")
-		}
+	if r.at < span.End {
+		return corrupt("log", r.at, fmt.Errorf("it ends before %v: %w", span.End, r.why))
 	}
-	b.n = 0
+	s.recovery.Records += r.records
+	s.recovery.Bytes += int64(span.End-max(span.Start, s.recovery.from)) * record.Unit
 	return nil
 }
 
@@ -347,6 +270,8 @@ type commitInfo struct {
 	keys    int64
 	durable record.Addr // what was durable when it was cut
 	counts  []byte      // of the ledgers that changed
+	addr    record.Addr // of the record
+	until   record.Addr // behind it
 }
 
 func decodeCommit(b []byte, generation uint64) (c commitInfo, err error) {
@@ -365,121 +290,4 @@ func decodeCommit(b []byte, generation uint64) (c commitInfo, err error) {
 		version: le.Uint64(b[16:]), durable: record.Addr(le.Uint64(b[32:])), keys: int64(le.Uint64(b[40:])),
 		counts: b[commitPayload : commitPayload+n],
 	}, nil
-}
-
-// errLogEnd ends a scan: the next bytes are not a record of this span.
-var errLogEnd = errors.New("end of the log")
-
-// scan reads the records of one span from the device, in order, verified.
-type scan struct {
-	s        *Store
-	span     manifest.Span
-	seed     record.Seed
-	pageSize int64
-	at       record.Addr // of the next record
-	why      error       // why the scan ended
-	memory   *ioring.Memory
-	pages    [readAhead]scanPage
-	asked    int64 // byte address of the next page to be asked for
-}
-
-type scanPage struct {
-	ioring.Op
-	done chan struct{}
-}
-
-// newScan scans a span from a record border on, or from its start if that is
-// higher.
-func (s *Store) newScan(m *manifest.Manifest, span manifest.Span, from record.Addr) *scan {
-	r := &scan{
-		s: s, span: span, seed: record.NewSeed(m.StoreID, span.Generation),
-		pageSize: int64(1) << m.PageBits, at: max(span.Start, from),
-	}
-	r.asked = r.at.Bytes() &^ (r.pageSize - 1)
-	return r
-}
-
-// ask starts reading the next page.
-func (r *scan) ask() error {
-	if r.memory == nil {
-		var err error
-		if r.memory, err = ioring.AllocMemory(readAhead * r.pageSize); err != nil {
-			return fmt.Errorf("replay: %w", err)
-		}
-	}
-	i := r.asked / r.pageSize % readAhead
-	p := &r.pages[i]
-	done := make(chan struct{})
-	p.done = done
-	p.Kind, p.Off = ioring.Read, r.asked
-	p.Buf = r.memory.Bytes()[i*r.pageSize : (i+1)*r.pageSize]
-	p.N, p.Err = 0, nil
-	p.Done = func(*ioring.Op) { close(done) }
-	r.asked += r.pageSize
-	r.s.dev.Submit([]*ioring.Op{&p.Op})
-	return nil
-}
-
-// close waits for reads under way and frees their memory.
-func (r *scan) close() {
-	for i := range r.pages {
-		if d := r.pages[i].done; d != nil {
-			r.s.opt.Runner.Wait(d)
-		}
-	}
-	if r.memory != nil {
-		// Recovery goes on without this memory in any case.
-		_ = r.memory.Free()
-	}
-}
-
-// page returns the bytes of the page that begins at byte address off.
-func (r *scan) page(off int64) ([]byte, error) {
-	for r.asked < off+readAhead*r.pageSize && r.asked < max(r.limit(), off+r.pageSize) {
-		if err := r.ask(); err != nil {
-			return nil, err
-		}
-	}
-	p := &r.pages[off/r.pageSize%readAhead]
-	r.s.opt.Runner.Wait(p.done)
-	if p.Err != nil {
-		if errors.Is(p.Err, ioring.ErrNoSegment) {
-			r.why = p.Err
-			return nil, errLogEnd
-		}
-		return nil, fmt.Errorf("%w: read of log page 0x%x: %w", ErrIO, off, p.Err)
-	}
-	return p.Buf, nil
-}
-
-// limit is the byte address up to which reading ahead makes sense.
-func (r *scan) limit() int64 {
-	if r.span.End != 0 {
-		return r.span.End.Bytes()
-	}
-	_, end := r.s.dev.Extent()
-	return end
-}
-
-// next returns the next record: its address, words, and the bytes behind its
-// header, valid until the next call. Fillers and page headers are returned too.
-func (r *scan) next() (a record.Addr, w0, w1 uint64, body []byte, err error) {
-	a = r.at
-	off := a.Bytes() & (r.pageSize - 1)
-	page, err := r.page(a.Bytes() - off)
-	if err != nil {
-		return a, 0, 0, nil, err
-	}
-	w0, w1, ok := record.Verify(page[off:], r.seed, a)
-	switch {
-	case !ok:
-		r.why = errChecksum
-		return a, 0, 0, nil, errLogEnd
-	case off == 0 && (record.KindOf(w1) != record.System || record.KeyLen(w0) != record.TypePage):
-		r.why = errors.New("no page header")
-		return a, 0, 0, nil, errLogEnd
-	}
-	size := int64(record.Size(w0, w1))
-	r.at = a + record.Addr(size/record.Unit)
-	return a, w0, w1, page[off+record.HeaderSize : off+size], nil
 }

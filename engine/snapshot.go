@@ -211,8 +211,12 @@ func (s *Store) loadSnapshot(m *manifest.Manifest, name string, start record.Add
 	if !usable {
 		return false, done()
 	}
+	report := s.reporter(StageSnapshot, r.in.Size())
 	for {
 		row, rows, body, err := r.next()
+		if at, seekErr := r.in.Seek(0, io.SeekCurrent); seekErr == nil {
+			report(at)
+		}
 		if err != nil {
 			return false, errors.Join(err, done())
 		}

@@ -1,0 +1,287 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"rskv/engine/internal/index"
+	"rskv/engine/internal/manifest"
+	"rskv/engine/internal/record"
+	"rskv/ioring"
+)
+
+// A pass goes over a stretch of the log at the speed of the device or of all
+// processors, whichever is less:
+//
+//	        asked in order      whoever is free           looked at in order
+//	log --> reads ahead ------> workers: verify, apply --> the caller
+//
+// Every page begins with a page header, so pages can be verified in any order.
+// They can be applied in any order too: the newest record of a chain is the one
+// with the highest address, and the links between records were right when they
+// were written. So a worker raises an index entry to the address of a record if
+// that is higher, and never lowers one. What an entry of a fuzzy snapshot points
+// to is one of the records replayed, so it can only be raised as well.
+const (
+	// passAhead is how many pages are read or wait besides those being worked on.
+	passAhead = 4
+	// passWorkersMax bounds the workers: beyond, the device is what limits.
+	passWorkersMax = 8
+)
+
+// logPass is one pass over a part of a span.
+type logPass struct {
+	s        *Store
+	span     manifest.Span
+	seed     record.Seed
+	pageSize int64
+	until    int64 // byte address behind the last page worth reading
+	apply    bool
+	begin    record.Addr // lowest address to be applied
+	memory   *ioring.Memory
+	workers  []*passWorker
+	pages    []*passPage
+
+	mu struct {
+		sync.Mutex
+		ready []*passPage // read, waiting for a worker
+	}
+}
+
+// passPage is one page on its way. The reader owns it, then a worker, then the
+// caller, in this order.
+type passPage struct {
+	ioring.Op
+	from    record.Addr // first record to be looked at
+	done    chan struct{}
+	commits []commitInfo
+	counts  []byte // memory of their counts
+	records uint64
+	at      record.Addr // behind the last record that verified
+	why     error       // why it is not the end of the page
+	err     error       // what ends the pass
+}
+
+type passWorker struct {
+	pass  *logPass
+	task  taskRef
+	batch replayBatch
+}
+
+// passResult is where a pass ended.
+type passResult struct {
+	at      record.Addr // first address that was not reached or did not verify
+	why     error       // what was wrong there, nil at the end of the span
+	records uint64
+}
+
+// pass verifies the records of a span from a record border on, up to the span's
+// end or to the first that does not verify, and gives every page to fn in order.
+// With apply the index is brought up to date by them.
+func (s *Store) pass(m *manifest.Manifest, span manifest.Span, from record.Addr, apply bool, fn func(*passPage) error) (res passResult, err error) {
+	p := &logPass{s: s, span: span, seed: record.NewSeed(m.StoreID, span.Generation), pageSize: 1 << m.PageBits, apply: apply, begin: m.Begin}
+	res.at = max(from, span.Start)
+	if span.End != 0 {
+		p.until = span.End.Bytes()
+	} else {
+		_, p.until = s.dev.Extent()
+	}
+	if err := p.start(); err != nil {
+		return res, err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+
+	first := res.at.Bytes() &^ (p.pageSize - 1)
+	asked, report := first, s.newProgress(apply, p.until-first)
+	for off := first; off < p.until; off += p.pageSize {
+		for ; asked < p.until && asked < off+int64(len(p.pages))*p.pageSize; asked += p.pageSize {
+			p.ask(asked, max(res.at, record.Addr(asked/record.Unit)))
+		}
+		page := p.page(off)
+		s.opt.Runner.Wait(page.done)
+		if page.err != nil {
+			return res, page.err
+		}
+		if err := fn(page); err != nil {
+			return res, err
+		}
+		res.at, res.why = page.at, page.why
+		res.records += page.records
+		report(off + p.pageSize - first)
+		if page.why != nil {
+			return res, nil
+		}
+	}
+	if res.why == nil && span.End == 0 {
+		res.why = ioring.ErrNoSegment
+	}
+	return res, nil
+}
+
+// start takes the memory and starts the workers.
+func (p *logPass) start() (err error) {
+	workers := min(runtime.GOMAXPROCS(0), passWorkersMax)
+	pages := int64(workers + passAhead)
+	if p.memory, err = ioring.AllocMemory(pages * p.pageSize); err != nil {
+		return fmt.Errorf("replay: %w", err)
+	}
+	for i := range pages {
+		page := &passPage{}
+		page.Kind, page.Buf = ioring.Read, p.memory.Bytes()[i*p.pageSize:(i+1)*p.pageSize]
+		p.pages = append(p.pages, page)
+	}
+	for range workers {
+		w := &passWorker{pass: p}
+		w.task.set(p.s.opt.Runner.Start("replay", w.step))
+		p.workers = append(p.workers, w)
+	}
+	return nil
+}
+
+// stop waits for reads and workers, and gives the memory back.
+func (p *logPass) stop() error {
+	for _, page := range p.pages {
+		if page.done != nil {
+			p.s.opt.Runner.Wait(page.done)
+		}
+	}
+	for _, w := range p.workers {
+		w.task.Stop()
+	}
+	return p.memory.Free()
+}
+
+func (p *logPass) page(off int64) *passPage {
+	return p.pages[off/p.pageSize%int64(len(p.pages))]
+}
+
+// ask starts reading the page at off, of which records from an address on count.
+func (p *logPass) ask(off int64, from record.Addr) {
+	page := p.page(off)
+	done := make(chan struct{})
+	*page = passPage{Op: ioring.Op{Kind: ioring.Read, Off: off, Buf: page.Buf}, from: from, done: done,
+		commits: page.commits[:0], counts: page.counts[:0]}
+	page.Done = func(*ioring.Op) {
+		p.mu.Lock()
+		p.mu.ready = append(p.mu.ready, page)
+		p.mu.Unlock()
+		for _, w := range p.workers {
+			w.task.Wake()
+		}
+	}
+	p.s.dev.Submit([]*ioring.Op{&page.Op})
+}
+
+// step is one step of a worker: one page.
+func (w *passWorker) step() time.Duration {
+	p := w.pass
+	p.mu.Lock()
+	if len(p.mu.ready) == 0 {
+		p.mu.Unlock()
+		return -1
+	}
+	page := p.mu.ready[0]
+	p.mu.ready = p.mu.ready[1:]
+	p.mu.Unlock()
+	done := page.done
+	w.look(page)
+	close(done)
+	return 0
+}
+
+// look verifies and applies the records of a page.
+func (w *passWorker) look(page *passPage) {
+	p := w.pass
+	page.at = page.from
+	if page.Err != nil {
+		page.why = page.Err
+		if !errors.Is(page.Err, ioring.ErrNoSegment) {
+			page.err = fmt.Errorf("%w: read of log page 0x%x: %w", ErrIO, page.Off, page.Err)
+		}
+		return
+	}
+	base := record.Addr(page.Off / record.Unit)
+	until := base + record.Addr(p.pageSize/record.Unit)
+	if p.span.End != 0 {
+		until = min(until, p.span.End)
+	}
+	for page.at < until && page.why == nil && page.err == nil {
+		w.next(page, base)
+	}
+	if page.err == nil {
+		page.err = p.s.raise(&w.batch)
+	}
+}
+
+// next goes over one record.
+func (w *passWorker) next(page *passPage, base record.Addr) {
+	p, a := w.pass, page.at
+	buf := page.Buf[(a-base)*record.Unit:]
+	w0, w1, ok := record.Verify(buf, p.seed, a)
+	if !ok {
+		page.why = errChecksum
+		return
+	}
+	system := record.KindOf(w1) == record.System
+	if a == base && !(system && record.KeyLen(w0) == record.TypePage) {
+		page.why = errNoHeader
+		return
+	}
+	page.at += record.Addr(record.Size(w0, w1) / record.Unit)
+	page.records++
+	switch {
+	case system && record.KeyLen(w0) == record.TypeCommit:
+		page.err = page.commit(a, buf[record.HeaderSize:record.Size(w0, w1)], p.span.Generation)
+	case system || !p.apply || w1&record.Invalid != 0 || a < p.begin:
+	default:
+		b := &w.batch
+		b.hashes[b.n], b.addrs[b.n] = record.Hash(p.s.seed, record.Key(buf, w0)), a
+		if b.n++; b.n == len(b.hashes) {
+			page.err = p.s.raise(b)
+		}
+	}
+}
+
+// commit notes a commit record, for the caller to look at in order.
+func (page *passPage) commit(a record.Addr, body []byte, generation uint64) error {
+	c, err := decodeCommit(body, generation)
+	if err != nil {
+		return corrupt("commit record", a, err)
+	}
+	at := len(page.counts)
+	page.counts = append(page.counts, c.counts...)
+	c.counts = page.counts[at:]
+	c.addr, c.until = a, page.at
+	page.commits = append(page.commits, c)
+	return nil
+}
+
+// replayBatch is records whose buckets are fetched together: one by one the
+// replay would wait for memory at each, and take five times as long.
+type replayBatch struct {
+	n      int
+	hashes [64]uint64
+	addrs  [64]record.Addr
+}
+
+// raise makes the records of the batch the newest of their chains, where these
+// have no newer one.
+func (s *Store) raise(b *replayBatch) error {
+	s.index.Prefetch(b.hashes[:b.n])
+	for i, hash := range b.hashes[:b.n] {
+		for {
+			slot, entry, err := s.index.FindOrCreate(hash)
+			if err != nil {
+				return fmt.Errorf("%w: %d bytes hold no index for the keys of this store", ErrMemoryTooSmall, s.opt.Memory)
+			}
+			if index.Address(entry) >= b.addrs[i] || index.CAS(slot, entry, b.addrs[i]) {
+				break
+			}
+		}
+	}
+	b.n = 0
+	return nil
+}
