@@ -34,8 +34,9 @@
 //
 // Len is kept by counters. It is exact while the chains it meets are in memory. A
 // put that meets a chain going on on disk is taken for an overwrite, and a blind
-// delete for one of a key that was there, since finding out would cost a read;
-// so where keys are deleted and put again while they are on disk, it drifts.
+// delete for one of a key that was there, since finding out would cost a read; so
+// it misses a new key that shares its chain with one on disk, and where keys are
+// deleted and put again while they are on disk, it drifts.
 //
 // # Where things are
 //
