@@ -50,6 +50,9 @@ func (c *conn) complete(k *call, op *engine.Op) {
 		c.refuse(k, wireError(op.Err))
 		return
 	}
+	if !k.sync {
+		c.finished(k)
+	}
 	switch k.method {
 	case ipc.MethodGet:
 		c.replyValue(k, op)
@@ -87,7 +90,7 @@ func (c *conn) replyValue(k *call, op *engine.Op) {
 // reply answers a call at once, or after the next commit if it asked for that.
 func (c *conn) reply(k *call, r result) {
 	if k.sync {
-		c.held = append(c.held, heldAnswer{k.id, k.answered, r})
+		c.held = append(c.held, heldAnswer{k.id, k.answered, k.began, r})
 		c.flight.unanswered++
 		return
 	}

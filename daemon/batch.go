@@ -35,6 +35,7 @@ type call struct {
 	blind    bool
 	parked   bool    // it waited for the disk
 	part     int32   // which element of gather's answer
+	began    int64   // when it was read, by server.now
 	bytes    int64   // of the copies the engine holds while it is parked
 	number   uint64  // of the write, see writeLog; 0: a read, or a part that is not the last
 	gather   *gather // the answer this is a part of; nil: one of its own

@@ -14,7 +14,16 @@ import (
 type heldAnswer struct {
 	id       uint32
 	answered bool
+	began    int64 // when it was read, by server.now
 	result   result
+}
+
+// timed is what it is counted as.
+func (h *heldAnswer) timed() timedKind {
+	if h.result.kind == resultDurable {
+		return syncCommit
+	}
+	return writeCommit
 }
 
 // waitingSync is a sync that waits for writes before it to take effect.
@@ -35,7 +44,7 @@ type event struct {
 // sync answers when everything the connection wrote before is on stable
 // storage: first it must have taken effect, then be committed.
 func (c *conn) sync(k call) {
-	held := heldAnswer{k.id, k.answered, result{kind: resultDurable}}
+	held := heldAnswer{k.id, k.answered, k.began, result{kind: resultDurable}}
 	c.flight.unanswered++
 	if c.writes.applied() < c.writes.last {
 		c.syncs = append(c.syncs, waitingSync{c.writes.last, held})
@@ -69,8 +78,11 @@ func (c *conn) settle() {
 // committed sends the answers a commit was asked for.
 func (c *conn) committed(e *event) {
 	c.flight.unanswered -= len(e.answers)
-	o := &c.output
+	o, now := &c.output, c.server.now()
 	for _, h := range e.answers {
+		if e.err == nil {
+			c.server.latency[h.timed()].observe(now-h.began, 1)
+		}
 		switch {
 		case !h.answered:
 		case e.err != nil:

@@ -43,6 +43,8 @@ type conn struct {
 	session *engine.Session
 	batch   batch
 	flight  flight
+	began   int64     // when the burst in hand was read, by server.now
+	prompt  [2]uint64 // reads and writes answered in it
 	writes  writeLog
 	owner   *clientSession // nil before hello
 	output  output
@@ -103,12 +105,14 @@ func (c *conn) consume() bool {
 	defer c.mu.Unlock()
 	goOn := c.takeUp()
 	c.note()
+	c.began = c.server.now()
 	c.run()
 	c.settle()
 	c.server.count.tally(&c.batch.counts)
 	c.unlocked(c.flush)
 	return goOn && (!c.overloaded() || c.awaitRoom())
 }
+	c.timeBurst()
 
 // takeUp handles whole requests until none is left. It reports whether the
 // connection can be read on.

@@ -52,6 +52,7 @@ type server struct {
 	inForce atomic.Pointer[Config]
 	queued  atomic.Int64 // bytes of answers, see conn.account
 	count   counters
+	latency [timedKinds]latency
 
 	mu struct {
 		sync.Mutex

@@ -113,6 +113,7 @@ func (c *conn) awaitParts() {
 // gathered takes the result of one part.
 func (c *conn) gathered(k *call, op *engine.Op) {
 	g := k.gather
+	g.head.parked = g.head.parked || k.parked
 	switch {
 	case g.err != nil: // nothing can change the answer any more
 	case op.Err != nil:
@@ -158,6 +159,9 @@ func (c *conn) gatherDone(g *gather) {
 	}
 	if g.head.method == ipc.MethodMGet {
 		c.output.gathering -= len(g.values.text) - headRoom
+	}
+	if g.err == nil && !g.head.sync {
+		c.finished(&g.head)
 	}
 	switch {
 	case g.err != nil:

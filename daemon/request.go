@@ -10,7 +10,7 @@ import (
 func (c *conn) handle() {
 	q := &c.request
 	c.batch.counts[q.Method]++
-	k := call{id: q.ID, method: q.Method, answered: q.Answered()}
+	k := call{id: q.ID, method: q.Method, answered: q.Answered(), began: c.began}
 	if q.Method.Class() == ipc.ClassWrite {
 		// A write that is refused takes its number all the same: the client
 		// counts what it sends.

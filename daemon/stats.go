@@ -100,10 +100,26 @@ func (s *server) stats() map[string]any {
 	all["io_backend"], all["io_why"], all["io_direct"] = info.Backend, info.Why, info.Direct
 	s.storeStats(all)
 	return all
+	s.latencyStats(all)
 }
 
 // storeStats adds every counter of the engine under its own name.
 func (s *server) storeStats(all map[string]any) {
+// latencyStats adds how long requests took, by what they asked and waited for.
+func (s *server) latencyStats(all map[string]any) {
+	for kind := range s.latency {
+		counts, total := s.latency[kind].load(), uint64(0)
+		for _, n := range counts {
+			total += n
+		}
+		prefix := "latency_" + timedLabels[kind][0] + "_" + timedLabels[kind][1]
+		all[prefix+"_count"] = total
+		for name, q := range map[string]float64{"_p50_ns": 0.5, "_p99_ns": 0.99, "_p999_ns": 0.999} {
+			all[prefix+name] = quantile(&counts, q)
+		}
+	}
+}
+
 	all["engine_keys"] = s.store.Len()
 	flatten(all, "engine", reflect.ValueOf(s.store.Stats()))
 }
