@@ -154,8 +154,12 @@ var codes = []struct {
 	{unix.EIO, ipc.CodeIO},
 }
 
-// wireError says an error of the engine on the wire.
+// wireError says an error of the engine on the wire; one that is of the wire
+// already stays as it is.
 func wireError(err error) *ipc.Error {
+	if own, ok := errors.AsType[*ipc.Error](err); ok {
+		return own
+	}
 	for _, c := range codes {
 		if errors.Is(err, c.err) {
 			return &ipc.Error{Code: c.code, Message: err.Error()}

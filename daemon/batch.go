@@ -23,7 +23,7 @@ type batch struct {
 }
 
 // methodCount is one more than the largest ipc.Method.
-const methodCount = int(ipc.MethodCheckpoints) + 1
+const methodCount = ipc.MethodLimit
 
 // call is one request on its way, or one part of it: what has to be known when
 // its operation is done.
@@ -47,8 +47,9 @@ type flight struct {
 	calls []call
 	free  []uint32 // places in calls that nobody uses
 	// unanswered counts parked operations, answers that wait for a commit, and
-	// checkpoints under way.
+	// what is done beside: checkpoints, reads of a backup.
 	unanswered int
+	coming     int   // bytes that reads of a backup will bring
 	bytes      int64 // keys and values of parked operations
 	reads      int   // parked operations that will bring a value
 	typical    int   // what such a value has been long of late, in bytes
@@ -62,8 +63,8 @@ const (
 	typicalLeast = 512
 )
 
-// expected is about how many bytes the parked reads will bring.
-func (f *flight) expected() int { return f.reads * f.typical }
+// expected is about how many bytes the reads that wait will bring.
+func (f *flight) expected() int { return f.reads*f.typical + f.coming }
 
 // learn takes the length of a value that has come from disk.
 func (f *flight) learn(n int) {

@@ -49,6 +49,7 @@ func Defaults() Config {
 		RequestTimeout:     30 * time.Second,
 		AnswerTimeout:      time.Minute,
 		DrainTimeout:       10 * time.Second,
+		BackupTimeout:      time.Minute,
 		LogLevel:           slog.LevelInfo,
 		LogFormat:          "text",
 	}

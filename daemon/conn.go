@@ -51,6 +51,8 @@ type conn struct {
 	held    []heldAnswer  // answers for the next commit
 	syncs   []waitingSync // in the order received
 
+	backupOf *backup // that the client has opened; nil: none
+
 	stopping bool // see halt
 	dropping bool // stopping, and requests read but not begun are dropped
 	dead     bool
@@ -103,16 +105,16 @@ func (c *conn) serve() {
 func (c *conn) consume() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.began = c.server.now()
 	goOn := c.takeUp()
 	c.note()
-	c.began = c.server.now()
 	c.run()
 	c.settle()
 	c.server.count.tally(&c.batch.counts)
 	c.unlocked(c.flush)
+	c.timeBurst()
 	return goOn && (!c.overloaded() || c.awaitRoom())
 }
-	c.timeBurst()
 
 // takeUp handles whole requests until none is left. It reports whether the
 // connection can be read on.
@@ -248,6 +250,7 @@ func (c *conn) fail(err error) {
 func (c *conn) finish() {
 	c.mu.Lock()
 	c.stopping = true
+	c.endBackup() // its reads wait for the engine, and the engine for reads
 	for c.flight.unanswered > 0 {
 		c.changed.Wait()
 	}

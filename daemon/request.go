@@ -118,6 +118,8 @@ func (c *conn) about(k call) {
 		c.checkpoint(k)
 	case ipc.MethodCheckpoints:
 		c.checkpoints(k)
+	case ipc.MethodBackup:
+		c.backup(k)
 	}
 }
 

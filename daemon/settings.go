@@ -37,6 +37,7 @@ type Config struct {
 	RequestTimeout time.Duration
 	AnswerTimeout  time.Duration
 	DrainTimeout   time.Duration
+	BackupTimeout  time.Duration
 
 	LogLevel  slog.Level
 	LogFormat string
@@ -144,6 +145,8 @@ var settings = []setting{
 		func(c *Config) value { return spanValue{&c.AnswerTimeout, timeoutMin, timeoutMax} }},
 	{"drain_timeout", "how long a stopping daemon waits for requests in flight", true,
 		func(c *Config) value { return spanValue{&c.DrainTimeout, timeoutMin, timeoutMax} }},
+	{"backup_timeout", "a backup that its client does not read for that long is given up; 0: never", true,
+		func(c *Config) value { return spanValue{&c.BackupTimeout, timeoutMin, timeoutMax} }},
 
 	{"log_level", "how much is logged to stderr", true,
 		func(c *Config) value { return levelValue{&c.LogLevel} }},

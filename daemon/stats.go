@@ -22,6 +22,7 @@ type counters struct {
 	refused    atomic.Uint64 // requests answered with an error
 	heldUp     atomic.Uint64 // times a connection was not read on for its bounds
 	commits    atomic.Uint64 // commits asked for by connections
+	backups    atomic.Int64  // open now
 	bytesIn    atomic.Uint64
 	bytesOut   atomic.Uint64
 	methods    [methodCount]atomic.Uint64
@@ -83,6 +84,7 @@ func (s *server) stats() map[string]any {
 		"daemon_sessions":             s.sessions.count(),
 		"daemon_requests_refused":     n.refused.Load(),
 		"daemon_commits_asked":        n.commits.Load(),
+		"daemon_backups":              n.backups.Load(),
 		"daemon_bytes_in":             n.bytesIn.Load(),
 		"daemon_bytes_out":            n.bytesOut.Load(),
 		"daemon_queued_bytes":         s.queued.Load(),
@@ -98,13 +100,11 @@ func (s *server) stats() map[string]any {
 	all["daemon_requests"] = total
 	info := s.store.Info()
 	all["io_backend"], all["io_why"], all["io_direct"] = info.Backend, info.Why, info.Direct
+	s.latencyStats(all)
 	s.storeStats(all)
 	return all
-	s.latencyStats(all)
 }
 
-// storeStats adds every counter of the engine under its own name.
-func (s *server) storeStats(all map[string]any) {
 // latencyStats adds how long requests took, by what they asked and waited for.
 func (s *server) latencyStats(all map[string]any) {
 	for kind := range s.latency {
@@ -120,6 +120,8 @@ func (s *server) latencyStats(all map[string]any) {
 	}
 }
 
+// storeStats adds every counter of the engine under its own name.
+func (s *server) storeStats(all map[string]any) {
 	all["engine_keys"] = s.store.Len()
 	flatten(all, "engine", reflect.ValueOf(s.store.Stats()))
 }

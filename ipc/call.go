@@ -2,6 +2,7 @@ package ipc
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 )
 
@@ -30,6 +31,22 @@ var checkpointNames = [...]string{"full", "log", "index"}
 // String returns the kind's name on the wire.
 func (k CheckpointKind) String() string { return checkpointNames[k] }
 
+// Action is what a method with several steps is to do: its first parameter.
+type Action uint8
+
+// The actions. Which of them a method has is said in PROTOCOL.md.
+const (
+	ActionNone  Action = iota // the method has none
+	ActionOpen                // backup
+	ActionRead                // backup
+	ActionClose               // backup
+)
+
+var actionNames = [...]string{"", "open", "read", "close"}
+
+// String returns the action's name on the wire.
+func (a Action) String() string { return actionNames[a] }
+
 // Setting is one name and value of a config call. The value is text whatever its type was on the
 // wire, in the form a configuration file would have it: true, 42, 64MiB.
 type Setting struct{ Name, Value string }
@@ -39,6 +56,7 @@ type Setting struct{ Name, Value string }
 // it is parsed into again. Which fields mean something depends on the method.
 type Call struct {
 	Method    Method
+	Action    Action    // backup
 	If        Condition // put
 	Sync      bool      // put del cas add append mput mdel: answer when it is on stable storage
 	Blind     bool      // del mdel: do not ask whether it was there
@@ -57,6 +75,7 @@ type Call struct {
 	Hello      HelloCall      // hello
 	Checkpoint CheckpointCall // checkpoint
 	Settings   []Setting      // config: what to set, if anything
+	Offset     int64          // backup read: byte of the stream
 }
 
 // HelloCall is what a client says of itself. All of it may be missing.
@@ -177,8 +196,54 @@ func (p *params) parse(c *Call) (err *Error) {
 		return p.options(c, optClient|optSession|optProtocol|optSeen)
 	case MethodCheckpoint:
 		return p.options(c, optKind|optCookie)
+	case MethodBackup:
+		return p.backup(c)
 	}
 	return err
+}
+
+func (p *params) backup(c *Call) (err *Error) {
+	if c.Action, err = p.action(ActionOpen, ActionRead, ActionClose); err != nil {
+		return err
+	}
+	if (c.Action == ActionRead) != p.optional {
+		return p.bad("an offset goes with \"read\", and with nothing else")
+	}
+	if c.Action != ActionRead {
+		return nil
+	}
+	offset, rerr := p.r.Uint()
+	if rerr == nil && offset > math.MaxInt64 {
+		rerr = ErrRange
+	}
+	if rerr != nil {
+		return p.wrong("offset", "an integer from 0 to 2^63-1", rerr)
+	}
+	c.Offset = int64(offset)
+	return nil
+}
+
+// action takes the name of one of the actions that the method has.
+func (p *params) action(has ...Action) (Action, *Error) {
+	name, err := p.r.Bytes()
+	if err != nil {
+		return ActionNone, p.wrong("what to do", "str", err)
+	}
+	names := ""
+	for i, a := range has {
+		if string(name) == a.String() {
+			return a, nil
+		}
+		switch {
+		case i == 0:
+		case i < len(has)-1:
+			names += ", "
+		default:
+			names += " or "
+		}
+		names += strconv.Quote(a.String())
+	}
+	return ActionNone, p.bad("what to do must be " + names)
 }
 
 func (p *params) cas(c *Call) (err *Error) {

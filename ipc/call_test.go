@@ -74,6 +74,9 @@ func TestParseCall_EveryMethod(t *testing.T) {
 			Hello: ipc.HelloCall{Client: "c", Session: session, HasSession: true, Seen: 9, HasSeen: true}}},
 		{"checkpoint", nil, ipc.Call{Method: ipc.MethodCheckpoint}},
 		{"checkpoints", nil, ipc.Call{Method: ipc.MethodCheckpoints}},
+		{"backup", list{"open"}, ipc.Call{Method: ipc.MethodBackup, Action: ipc.ActionOpen}},
+		{"backup", list{"read", 1 << 40}, ipc.Call{Method: ipc.MethodBackup, Action: ipc.ActionRead, Offset: 1 << 40}},
+		{"backup", list{"close"}, ipc.Call{Method: ipc.MethodBackup, Action: ipc.ActionClose}},
 		{"checkpoint", list{dict{"kind": "index", "cookie": v}}, ipc.Call{Method: ipc.MethodCheckpoint,
 			Checkpoint: ipc.CheckpointCall{Kind: ipc.CheckpointIndex, Cookie: v}}},
 	} {
@@ -144,6 +147,12 @@ func TestParseCall_Refuses(t *testing.T) {
 		{"hello", list{dict{"protocol": 2}}, `BadRequest: hello: protocol 2 is not spoken here, only 1`},
 		{"hello", list{dict{"seen": -1}}, `BadRequest: hello: option "seen" is out of range, must be an unsigned integer`},
 		{"hello", list{dict{"client": strings.Repeat("c", 257)}}, `BadRequest: hello: option "client" has 257 bytes, the limit is 256`},
+		{"backup", nil, `BadRequest: backup: 0 parameters, must be 1 to 2`},
+		{"backup", list{1}, `BadRequest: backup: what to do is int, must be str`},
+		{"backup", list{"start"}, `BadRequest: backup: what to do must be "open", "read" or "close"`},
+		{"backup", list{"read"}, `BadRequest: backup: an offset goes with "read", and with nothing else`},
+		{"backup", list{"open", 0}, `BadRequest: backup: an offset goes with "read", and with nothing else`},
+		{"backup", list{"read", uint64(1) << 63}, `BadRequest: backup: offset is out of range, must be an integer from 0 to 2^63-1`},
 		{"checkpoint", list{dict{"kind": "half"}}, `BadRequest: checkpoint: option "kind" must be "full", "log" or "index"`},
 		{"checkpoint", list{dict{"cookie": make([]byte, 4097)}}, `BadRequest: checkpoint: option "cookie" has 4097 bytes, the limit is 4096`},
 	} {
@@ -226,13 +235,14 @@ func TestMethod_Classes(t *testing.T) {
 		"ping": "read", "hello": "read", "get": "read", "exists": "read", "mget": "read", "len": "read",
 		"sync": "read", "stats": "read", "config": "read", "put": "write", "del": "write", "cas": "write",
 		"add": "write", "append": "write", "mput": "write", "mdel": "write", "checkpoint": "admin", "checkpoints": "read",
+		"backup": "admin",
 	} {
 		m := ipc.LookupMethod([]byte(method))
 		require.NotEqual(t, ipc.MethodUnknown, m, method)
 		require.Equal(t, method, m.String())
 		require.Equal(t, want, m.Class().String(), method)
 	}
-	require.Len(t, ipc.Methods(), 18)
+	require.Len(t, ipc.Methods(), 19)
 	c, err := call(t, ipc.DefaultLimits(), "config", dict{"set": dict{"a": 1}})
 	require.Nil(t, err)
 	require.Equal(t, ipc.ClassAdmin, c.Class())

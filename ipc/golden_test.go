@@ -181,7 +181,7 @@ func TestProtocol_TextNamesEveryLimitAndCode(t *testing.T) {
 	} {
 		require.Regexp(t, fmt.Sprintf(`\| (1\.\.|0\.\.)?%d( bytes)? \| %s \|`, n, name), text)
 	}
-	for _, n := range []int{ipc.MaxDepth, ipc.MaxClientName, ipc.SessionSize, ipc.MaxCookie, ipc.MaxSettings, ipc.MaxSocketPath} {
+	for _, n := range []int{ipc.MaxDepth, ipc.MaxClientName, ipc.SessionSize, ipc.MaxCookie, ipc.MaxBackupPiece, ipc.MaxSettings, ipc.MaxSocketPath} {
 		require.Regexp(t, fmt.Sprintf(`\| %d( bytes)? \| \|`, n), text)
 	}
 }

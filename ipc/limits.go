@@ -36,6 +36,11 @@ const (
 	MaxClientName = 256
 	// MaxCookie is the longest "cookie" of a checkpoint in bytes: it is stored in the manifest.
 	MaxCookie = 4_096
+	// MaxBackupPiece is the most that one read of a backup brings, in bytes: enough for the stream to
+	// run at the speed of the disk, little to hold for each reader.
+	MaxBackupPiece = 1 << 20
+	// BackupTail is how many bytes a backup has behind what its digest is about.
+	BackupTail = 64
 	// MaxSettings is how many settings one config call may name.
 	MaxSettings = 256
 	// MaxSocketPath is the longest path of a Unix socket in bytes (sun_path, without its final zero).

@@ -27,6 +27,7 @@ const (
 	MethodConfig
 	MethodCheckpoint
 	MethodCheckpoints
+	MethodBackup
 	methodCount
 )
 
@@ -75,13 +76,17 @@ var methods = [methodCount]methodInfo{
 	MethodConfig:      {"config", ClassRead, 0, 1},
 	MethodCheckpoint:  {"checkpoint", ClassAdmin, 0, 1},
 	MethodCheckpoints: {"checkpoints", ClassRead, 0, 0},
+	MethodBackup:      {"backup", ClassAdmin, 1, 2},
 }
 
 // later are the methods the protocol names and this version does not have.
 var later = []string{
 	"expire", "ttl", "scan", "watch", "compact", "scrub", "tasks", "slowlog",
-	"monitor", "backup",
+	"monitor",
 }
+
+// MethodLimit is one more than the largest Method: the length of a table of all of them.
+const MethodLimit = int(methodCount)
 
 // Methods returns all methods in the order of the table in PROTOCOL.md.
 func Methods() []Method {
@@ -143,6 +148,8 @@ func LookupMethod(name []byte) Method {
 		return MethodCheckpoint
 	case "checkpoints":
 		return MethodCheckpoints
+	case "backup":
+		return MethodBackup
 	}
 	return MethodUnknown
 }
