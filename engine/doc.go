@@ -51,6 +51,7 @@
 //	commit.go      the commit task; ledger.go what commits say about clients
 //	checkpoint.go  checkpoints; checkpointer.go their task; snapshot.go the index
 //	recover.go     what Open does with what it finds; replay.go its way over the log
+//	warm.go        memory filled again after it
 //	FORMAT.md      every byte on disk
 //	internal/      record, hlog, index, epoch, manifest: each explains itself
 //

@@ -36,8 +36,8 @@ func newMem() *iotest.Mem {
 	return iotest.NewMem(iotest.MemOptions{SegmentSize: 1 << 20, BufferBytes: 2 << 20})
 }
 
-// openOn opens a store on a device: small pages, commits only when asked, and
-// the same identity every time.
+// openOn opens a store on a device: small pages, commits only when asked,
+// no warming, and the same identity every time.
 func openOn(t testing.TB, dev ioring.Device, change func(*Options)) *Store {
 	t.Helper()
 	s, err := tryOpenOn(dev, change)
@@ -47,7 +47,7 @@ func openOn(t testing.TB, dev ioring.Device, change func(*Options)) *Store {
 
 func tryOpenOn(dev ioring.Device, change func(*Options)) (*Store, error) {
 	opt := Options{
-		Device: dev, Memory: MemoryMin, PageSize: pageSizeMin, CommitInterval: -1,
+		Device: dev, Memory: MemoryMin, PageSize: pageSizeMin, CommitInterval: -1, ColdStart: true,
 		Random: bytes.NewReader([]byte("0123456789abcdefHASHSEED")),
 	}
 	if change != nil {

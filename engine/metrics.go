@@ -47,6 +47,7 @@ type Stats struct {
 	Corrupt    uint64 `json:"corrupt_records"`
 
 	LogAppended uint64 `json:"log_appended"`
+	Warmed      uint64 `json:"warmed_bytes"` // of log loaded in the background after Open
 
 	Sessions      int    `json:"sessions"` // that can be resumed
 	Commits       uint64 `json:"commits"`
@@ -78,6 +79,7 @@ type counters struct {
 	checkpoints       atomic.Uint64
 	checkpointsFailed atomic.Uint64
 	replayFrom        atomic.Uint64 // address a recovery would replay from, in units
+	warmed            atomic.Uint64
 	starved           atomic.Int64  // sessions on the starved list
 	released          atomic.Uint64 // how often memory came back
 
@@ -148,7 +150,7 @@ func (s *Store) Stats() Stats {
 		Reads: c.reads.Load(), Writes: c.writes.Load(), InPlace: c.inPlace.Load(), Appended: c.appended.Load(),
 		Retries: c.retries.Load(), SpaceWaits: c.spaceWaits.Load(),
 		ColdReads: c.coldReads.Load(), ColdBytes: c.coldBytes.Load(), ReadErrors: c.readErrors.Load(), Corrupt: c.corrupt.Load(),
-		LogAppended: s.log.Appended(), Commits: c.commits.Load(), Sessions: s.ledgers.size(),
+		LogAppended: s.log.Appended(), Warmed: c.warmed.Load(), Commits: c.commits.Load(), Sessions: s.ledgers.size(),
 		Checkpoints: c.checkpoints.Load(), CheckpointErr: c.checkpointsFailed.Load(),
 		ReplayBytes: s.log.Durable().Bytes() - record.Addr(c.replayFrom.Load()).Bytes(),
 		DeviceReads: dev.Reads, DeviceWrites: dev.Writes, DeviceRead: dev.ReadBytes, DeviceWritten: dev.WriteBytes,

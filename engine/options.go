@@ -72,6 +72,10 @@ type Options struct {
 	// kept, and discards everything newer for good.
 	RecoverVersion uint64
 
+	// ColdStart leaves the memory empty after Open. Otherwise the newest pages of
+	// the log are loaded in the background, as far as memory reaches.
+	ColdStart bool
+
 	// Ledgers is how many ledgers are kept, 1 to LedgersDefault; LedgerExpiry
 	// how long one that nobody uses, default a day.
 	Ledgers      int

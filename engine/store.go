@@ -47,6 +47,7 @@ type Store struct {
 
 	ledgers     ledgerTable
 	checkpoints checkpointer
+	warm        warmer
 
 	mu struct {
 		sync.Mutex
@@ -292,6 +293,8 @@ func (s *Store) startTasks() {
 	s.commit.task.set(s.opt.Runner.Start("commit", s.commit.step))
 	s.checkpoints.init(s)
 	s.checkpoints.task.set(s.opt.Runner.Start("checkpoint", s.checkpoints.step))
+	s.warm.init(s)
+	s.warm.task.set(s.opt.Runner.Start("warm", s.warm.step))
 }
 
 // seedAt is the checksum seed of the span that a lies in.
@@ -365,6 +368,7 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 
 	s.checkpoints.stop()
+	s.warm.stop()
 	_, err := s.Sync(context.Background())
 	// No section begins from here on; wait until the last one has ended.
 	s.closed.Store(true)

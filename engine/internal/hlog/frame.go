@@ -83,16 +83,24 @@ func (l *Log) moveHead() {
 		return
 	}
 	target := record.Addr(min((want-uint64(l.pages))<<l.unitBits, l.flushed.Load())) &^ l.unitMask
-	if !raise(&l.head, target) {
+	if target <= l.Head() || !l.raiseHead(target) {
 		return
 	}
 	l.checkOrder()
 	l.epoch.Bump(func() { l.closeUntil(target) })
 }
 
+func (l *Log) raiseHead(target record.Addr) bool {
+	l.headMu.Lock()
+	defer l.headMu.Unlock()
+	return raise(&l.head, target)
+}
+
 // closeUntil frees the frames of the pages below target, which nobody looks at
 // any more. It is an epoch action: one runs at a time, in the order of the moves.
 func (l *Log) closeUntil(target record.Addr) {
+	l.headMu.Lock()
+	defer l.headMu.Unlock()
 	for a := record.Addr(l.safeHead.Load()); a < target; a += l.unitMask + 1 {
 		slot := &l.table[uint64(a)>>l.unitBits&l.tableMask]
 		frame := atomic.LoadPointer(slot)

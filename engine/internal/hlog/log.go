@@ -9,7 +9,8 @@
 //
 // # Markers
 //
-// Every marker only moves up, and at every moment
+// Every marker only moves up, but for head while the log is being warmed (see
+// warm.go), and at every moment
 //
 //	begin, safeHead <= head <= flushed <= sealed <= safeReadOnly <= readOnly <= tail
 //
@@ -126,6 +127,8 @@ type Log struct {
 
 	safeTarget atomic.Uint64 // where safeReadOnly may go, were it not for unfinished
 	unfinished atomic.Bool   // a commit record waits for its payload, see FinishCut
+
+	headMu sync.Mutex // held while head or safeHead is moved
 
 	free  frameList
 	space event

@@ -1,0 +1,121 @@
+package engine
+
+import (
+	"log/slog"
+	"slices"
+	"time"
+
+	"rskv/engine/internal/manifest"
+	"rskv/engine/internal/record"
+	"rskv/ioring"
+)
+
+// warmer brings the newest pages of the log back into memory after an open, in
+// the background, until memory is full or the log needs it: what was written
+// last is what is asked for first. Its fields belong to the task's step.
+type warmer struct {
+	store *Store
+	task  taskRef
+
+	spans []manifest.Span // of the log as it was found
+	page  record.Addr     // under way
+	frame []byte
+	read  ioring.Op
+	done  chan struct{} // closed when the read has answered; nil: none under way
+	over  bool
+	began int64 // clock
+	pages int64
+}
+
+func (w *warmer) init(s *Store) {
+	w.store = s
+	w.over = s.opt.ColdStart
+	w.spans = slices.Clone(s.mu.manifest.Spans)
+	w.began = s.opt.Clock.Monotonic()
+	w.read.Kind = ioring.Read
+}
+
+// step is one step of the task: it asks for a page, or takes the one that has
+// arrived into memory.
+func (w *warmer) step() time.Duration {
+	if !w.task.ready() {
+		return time.Millisecond // Open is still starting the tasks
+	}
+	if w.over {
+		return -1
+	}
+	if w.done == nil {
+		w.ask()
+		return -1
+	}
+	select {
+	case <-w.done:
+	default:
+		return -1
+	}
+	w.done = nil
+	if !w.store.log.WarmEnd(w.page, w.frame, w.verified()) {
+		w.end()
+		return -1
+	}
+	w.pages++
+	w.store.stats.warmed.Add(uint64(len(w.frame)))
+	return 0
+}
+
+func (w *warmer) ask() {
+	var ok bool
+	if w.page, w.frame, ok = w.store.log.WarmStart(); !ok {
+		w.end()
+		return
+	}
+	done := make(chan struct{})
+	w.done = done
+	w.read = ioring.Op{Kind: ioring.Read, Off: w.page.Bytes(), Buf: w.frame, Done: func(*ioring.Op) {
+		close(done)
+		w.task.Wake()
+	}}
+	w.store.dev.Submit([]*ioring.Op{&w.read})
+}
+
+// verified reports whether every record of the page that was read is sound. One
+// that is not is left to be found, and reported, by whoever asks for it.
+func (w *warmer) verified() bool {
+	if w.read.Err != nil {
+		return false
+	}
+	i := slices.IndexFunc(w.spans, func(s manifest.Span) bool {
+		return s.Start <= w.page && w.page < s.End
+	})
+	if i < 0 {
+		return false
+	}
+	span := w.spans[i]
+	units := record.Addr(len(w.frame) / record.Unit)
+	sound := true
+	check := pageCheck{
+		seed:    record.NewSeed(w.store.mu.manifest.StoreID, span.Generation),
+		record:  func(*logRecord) error { return nil },
+		damaged: func(_, _ record.Addr, _ error) error { sound = false; return errChecksum },
+	}
+	err := check.run(w.frame, w.page, w.page, min(w.page+units, span.End))
+	return err == nil && sound
+}
+
+func (w *warmer) end() {
+	w.over = true
+	if w.pages > 0 {
+		w.store.opt.Logger.Debug("newest pages are in memory",
+			slog.Int64("bytes", w.pages*int64(w.store.opt.PageSize)),
+			slog.Duration("took", time.Duration(w.store.opt.Clock.Monotonic()-w.began)))
+	}
+}
+
+// stop ends the task and waits for a read under way.
+func (w *warmer) stop() {
+	w.task.Stop()
+	if w.done != nil {
+		w.store.opt.Runner.Wait(w.done)
+		w.store.log.WarmEnd(w.page, w.frame, false)
+	}
+}
