@@ -75,7 +75,7 @@ func TestWarm_UnderLoad(t *testing.T) {
 	image, keys := filledStore(t, 40<<20, 3000)
 	for round := range 2 {
 		dev := iotest.NewFault(image.CrashImage(iotest.CrashOptions{}), seed)
-		dev.Inject(iotest.Rule{Kind: ioring.Read, Delay: time.Duration(round) * time.Millisecond})
+		undo := dev.Inject(iotest.Rule{Kind: ioring.Read, Delay: time.Duration(round) * time.Millisecond})
 		s := openOn(t, dev, func(o *Options) { o.ColdStart = false })
 		var wg sync.WaitGroup
 		for w := range 3 {
@@ -84,7 +84,7 @@ func TestWarm_UnderLoad(t *testing.T) {
 				defer n.Close()
 				rng := rand.New(rand.NewPCG(seed, uint64(w)))
 				mine := map[int]uint64{}
-				for i := range 250 {
+				for i := range 900 {
 					k := rng.IntN(keys/3)*3 + w
 					if i%3 == 0 {
 						mine[k] = uint64(i + 2)
@@ -107,6 +107,7 @@ func TestWarm_UnderLoad(t *testing.T) {
 			})
 		}
 		wg.Wait()
+		undo()
 		require.Positive(t, s.Stats().Warmed)
 		checkStore(t, s)
 		require.NoError(t, s.Close())
