@@ -199,7 +199,7 @@ func (j *job) run(out io.Writer) error {
 	}
 	begin := time.Now()
 	if isTerminal(j.t.stderr) {
-		j.bar = startProgress(j.t.stderr, j.transfer, j.in)
+		j.bar = startProgress(j.t.stderr, progressOf(j.transfer, j.in))
 	}
 	err := j.transfer.run(j.cmd.Context(), j.in.pairs)
 	j.bar.end()

@@ -45,7 +45,7 @@ func (t *tool) limited(ctx context.Context) (context.Context, context.CancelFunc
 	if t.timeout <= 0 {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeoutCause(ctx, t.timeout, fmt.Errorf("no answer within %v (--timeout)", t.timeout))
+	return context.WithTimeoutCause(ctx, t.timeout, noAnswer(t.timeout))
 }
 
 // within runs f, one request, within --timeout.

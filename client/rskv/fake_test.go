@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"net"
 	"path/filepath"
@@ -20,6 +21,16 @@ type fake struct {
 	data map[string][]byte // guarded by mu
 	// lie, when set, replaces the answer to a call. Guarded by mu.
 	lie func(c *ipc.Call) *ipc.Error
+	// stream is what a backup reads, digest what it is said to be. Guarded by mu.
+	stream []byte
+	digest [32]byte
+}
+
+// backs up from now on as stream.
+func (f *fake) backs(stream []byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stream, f.digest = stream, sha256.Sum256(stream[:len(stream)-ipc.BackupTail])
 }
 
 func (f *fake) set(key, value string) {
@@ -218,5 +229,24 @@ func (f *fake) carryOutLocked(out []byte, id uint32, c *ipc.Call) []byte {
 		}
 		return out
 	}
+	if c.Method == ipc.MethodBackup {
+		return f.backupLocked(ipc.AppendResultHeader(out, id), c)
+	}
 	return ipc.AppendErrorResponse(out, id, ipc.CodeUnknownMethod, "not in the fake")
+}
+
+func (f *fake) backupLocked(out []byte, c *ipc.Call) []byte {
+	const piece = 1000
+	switch c.Action {
+	case ipc.ActionOpen:
+		out = ipc.AppendUint(ipc.AppendStr(ipc.AppendMapHeader(out, 2), "bytes"), uint64(len(f.stream)))
+		return ipc.AppendUint(ipc.AppendStr(out, "piece"), piece)
+	case ipc.ActionRead:
+		return ipc.AppendBin(out, f.stream[c.Offset:min(int(c.Offset)+piece, len(f.stream))])
+	}
+	out = ipc.AppendUint(ipc.AppendStr(ipc.AppendMapHeader(out, 5), "bytes"), uint64(len(f.stream)))
+	out = ipc.AppendUint(ipc.AppendStr(out, "version"), 42)
+	out = ipc.AppendUint(ipc.AppendStr(out, "time"), 1767225600000)
+	out = ipc.AppendUint(ipc.AppendStr(out, "keys"), 1234)
+	return ipc.AppendBin(ipc.AppendStr(out, "sha256"), f.digest[:])
 }

@@ -145,6 +145,8 @@ func TestRun_Errors(t *testing.T) {
 		{"ping x", "ping takes no arguments"},
 		{"config novalue", "NAME=VALUE"},
 		{"checkpoint --kind half", "full, log or index"},
+		{"backup", "backup takes FILE, 0 given"},
+		{"backup /no/such/dir/file", "no such file"},
 		{"import", "import takes SRC, 0 given"},
 		{"import /no/such/file", "no such file"},
 		{"import --format xml .", "must be tree, ndjson or tsv"},

@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -14,12 +15,11 @@ const (
 	barWidth      = 24
 )
 
-// progress draws one line on a terminal while a transfer runs. A nil *progress
+// progress draws one line on a terminal while something runs. A nil *progress
 // draws nothing.
 type progress struct {
 	out   io.Writer
-	t     *transfer
-	in    *input // total and done may be nil
+	line  func(took time.Duration) string // immutable
 	begin time.Time
 	width int // of the line on the terminal now
 	mu    sync.Mutex
@@ -28,8 +28,8 @@ type progress struct {
 }
 
 // startProgress begins drawing; the caller calls end.
-func startProgress(out io.Writer, t *transfer, in *input) *progress {
-	p := &progress{out: out, t: t, in: in, begin: time.Now(), stop: make(chan struct{}), ended: make(chan struct{})}
+func startProgress(out io.Writer, line func(took time.Duration) string) *progress {
+	p := &progress{out: out, line: line, begin: time.Now(), stop: make(chan struct{}), ended: make(chan struct{})}
 	go func() {
 		defer close(p.ended)
 		tick := time.NewTicker(progressEvery)
@@ -80,17 +80,44 @@ func (p *progress) draw(text string) {
 	p.width = len(text)
 }
 
-func (p *progress) line(took time.Duration) string {
-	keys, bytes := p.t.keys.Load(), p.t.bytes.Load()
-	text := fmt.Sprintf("%s keys  %s MB  %.1f MB/s", grouped(keys), grouped(bytes/1e6), float64(bytes)/1e6/max(took.Seconds(), 1e-9))
-	if p.in == nil || p.in.total == nil {
-		return text
+// progressOf is the line of a transfer; total and done of its input may be nil.
+func progressOf(t *transfer, in *input) func(took time.Duration) string {
+	return func(took time.Duration) string {
+		keys, bytes := t.keys.Load(), t.bytes.Load()
+		text := fmt.Sprintf("%s keys  %s", grouped(keys), rate(bytes, took))
+		if in == nil || in.total == nil {
+			return text
+		}
+		return share(in.done(), in.total()) + text
 	}
-	total := p.in.total()
+}
+
+// steps is how far something has come whose length is known. Written by who
+// does it, read by the progress line.
+type steps struct{ done, total atomic.Int64 }
+
+// set takes the bytes done, of how many.
+func (s *steps) set(done, total int64) {
+	s.done.Store(done)
+	s.total.Store(total)
+}
+
+func (s *steps) line(took time.Duration) string {
+	done := s.done.Load()
+	return share(done, s.total.Load()) + rate(done, took)
+}
+
+// rate is bytes and how many a second.
+func rate(bytes int64, took time.Duration) string {
+	return fmt.Sprintf("%s MB  %.1f MB/s", grouped(bytes/1e6), float64(bytes)/1e6/max(took.Seconds(), 1e-9))
+}
+
+// share is a bar and a percentage, or nothing if the total is not known.
+func share(done, total int64) string {
 	if total <= 0 {
-		return text
+		return ""
 	}
-	share := min(1, float64(p.in.done())/float64(total))
-	full := int(share * barWidth)
-	return fmt.Sprintf("[%s%s] %3.0f%%  %s", strings.Repeat("#", full), strings.Repeat("-", barWidth-full), share*100, text)
+	part := min(1, float64(done)/float64(total))
+	full := int(part * barWidth)
+	return fmt.Sprintf("[%s%s] %3.0f%%  ", strings.Repeat("#", full), strings.Repeat("-", barWidth-full), part*100)
 }

@@ -86,16 +86,16 @@ func TestProgress(t *testing.T) {
 	tr := &transfer{}
 	tr.keys.Store(1_234)
 	tr.bytes.Store(5_000_000)
-	p := &progress{t: tr, in: in}
+	line := progressOf(tr, in)
 	done = 50
-	require.Equal(t, "["+strings.Repeat("#", 6)+strings.Repeat("-", 18)+"]  25%  1,234 keys  5 MB  2.5 MB/s", p.line(2*time.Second))
+	require.Equal(t, "["+strings.Repeat("#", 6)+strings.Repeat("-", 18)+"]  25%  1,234 keys  5 MB  2.5 MB/s", line(2*time.Second))
 	in.total = func() int64 { return -1 }
-	require.Equal(t, "1,234 keys  5 MB  2.5 MB/s", p.line(2*time.Second))
+	require.Equal(t, "1,234 keys  5 MB  2.5 MB/s", line(2*time.Second))
 	in.total = nil
-	require.Equal(t, "1,234 keys  5 MB  2.5 MB/s", p.line(2*time.Second))
+	require.Equal(t, "1,234 keys  5 MB  2.5 MB/s", line(2*time.Second))
 
 	var screen bytes.Buffer
-	q := startProgress(&screen, tr, in)
+	q := startProgress(&screen, line)
 	q.around(func() { screen.WriteString("rskv: something\n") })
 	q.mu.Lock()
 	q.draw("12345")
