@@ -41,7 +41,8 @@ var mayImport = map[string][]string{
 	"rskv/client":                    {"rskv/ipc"},
 	"rskv/ipc":                       {},
 	"rskv/daemon/rskvd":              {"rskv/daemon", "rskv/engine", "rskv/ioring"}, // the offline commands read a store without a daemon
-	"rskv/daemon":                    {"rskv/ipc", "rskv/engine", "rskv/ioring"},
+	"rskv/daemon":                    {"rskv/ipc", "rskv/engine", "rskv/ioring", "rskv/daemon/admin"},
+	"rskv/daemon/admin":              {},
 	"rskv/engine":                    {"rskv/engine/internal/...", "rskv/ioring"},
 	"rskv/engine/internal/manifest":  {"rskv/engine/internal/record", "rskv/engine/internal/invariant", "rskv/ioring"},
 	"rskv/engine/internal/index":     {"rskv/engine/internal/record", "rskv/engine/internal/epoch", "rskv/engine/internal/invariant", "rskv/ioring"},
@@ -51,6 +52,7 @@ var mayImport = map[string][]string{
 	"rskv/engine/internal/invariant": {},
 	"rskv/ioring":                    {},
 	"rskv/ioring/iotest":             {"rskv/ioring"},
+	"rskv/ioring/iotest/faultfs":     {},
 	"rskv/bench/...":                 {"rskv/bench/...", "rskv/client", "rskv/ipc", "rskv/engine", "rskv/ioring", "rskv/daemon"},
 }
 
@@ -123,7 +125,8 @@ func violations(packages []listed) []string {
 				}
 			}
 		}
-		if slices.Contains(p.Imports, "rskv/ioring/iotest") && !coversAny([]string{"rskv/ioring/..."}, p.ImportPath) {
+		testing := slices.Contains(p.Imports, "rskv/ioring/iotest") || slices.Contains(p.Imports, "rskv/ioring/iotest/faultfs")
+		if testing && !coversAny([]string{"rskv/ioring/..."}, p.ImportPath) {
 			bad = append(bad, p.ImportPath+" imports the test devices outside of its tests")
 		}
 	}

@@ -9,6 +9,8 @@
 //	Fault      any device, with failures by rule: errors, short, torn and late
 //	           transfers, flipped bits, answers in another order, metadata that
 //	           cannot be written or whose stream breaks
+//	faultfs    a file system whose requests fail by rule, so that the errors come
+//	           from a kernel; a package of its own, because only Linux has it
 //
 // All choices come from seeds; the random tests print theirs, and repeat the one
 // given in the environment as IOTEST_SEED.
