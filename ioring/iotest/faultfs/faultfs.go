@@ -123,10 +123,7 @@ func Mount(parent string) (*FS, error) {
 	}
 	file.Close()
 	root := &fs.LoopbackRoot{Path: f.Below}
-	root.NewNode = func(r *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
-		return &node{LoopbackNode: fs.LoopbackNode{RootData: r}, owner: f}
-	}
-	top := &node{LoopbackNode: fs.LoopbackNode{RootData: root}, owner: f}
+	top := &node{&fs.LoopbackNode{RootData: root}, f}
 	root.RootNode = top
 	second := time.Second // names change through this mount only
 	f.server, err = fs.Mount(f.Dir, top, &fs.Options{

@@ -18,8 +18,13 @@ const openFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
 
 // node is a file or directory; the loopback does what is not overridden here.
 type node struct {
-	fs.LoopbackNode
+	*fs.LoopbackNode
 	owner *FS
+}
+
+// WrapChild implements fs.NodeWrapChilder: what the loopback makes becomes ours.
+func (n *node) WrapChild(_ context.Context, ops fs.InodeEmbedder) fs.InodeEmbedder {
+	return &node{ops.(*fs.LoopbackNode), n.owner}
 }
 
 func (n *node) name() string { return n.Path(n.Root()) }
@@ -45,7 +50,7 @@ func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out 
 		return nil, nil, 0, fs.ToErrno(err)
 	}
 	out.FromStat(&st)
-	child := &node{LoopbackNode: fs.LoopbackNode{RootData: n.RootData}, owner: n.owner}
+	child := &fs.LoopbackNode{RootData: n.RootData}
 	return n.NewInode(ctx, child, fs.StableAttr{Mode: st.Mode, Ino: st.Ino}), f, openFlags, 0
 }
 
