@@ -225,7 +225,7 @@ func (c *checkpointer) verify() error {
 	if err == nil && rows > 0 {
 		return nil
 	}
-	if err == nil && row != c.store.index.Rows() {
+	if err == nil && row != 1<<c.reader.bits {
 		err = errSnapshot
 	}
 	if err = errors.Join(err, c.closer()); err != nil {

@@ -267,7 +267,7 @@ func (c *committer) encode(version uint64, changed int) {
 	le.PutUint64(b[32:], uint64(s.log.Durable()))
 	c.keys = s.live.Load()
 	le.PutUint64(b[40:], uint64(c.keys))
-	le.PutUint32(b[48:], uint32(s.opt.IndexBits))
+	le.PutUint32(b[48:], uint32(s.index.Bits()))
 	le.PutUint32(b[52:], uint32(changed))
 	le.PutUint64(b[56:], uint64(s.opt.Clock.Wall()))
 }

@@ -52,6 +52,7 @@
 //	checkpoint.go  checkpoints; checkpointer.go their task; snapshot.go the index
 //	recover.go     what Open does with what it finds; replay.go its way over the log
 //	warm.go        memory filled again after it
+//	growth.go      the index grows
 //	FORMAT.md      every byte on disk
 //	internal/      record, hlog, index, epoch, manifest: each explains itself
 //

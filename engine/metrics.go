@@ -25,14 +25,21 @@ type Stats struct {
 	LogDurable  int64 `json:"log_durable"`
 	LogTail     int64 `json:"log_tail"`
 
-	Memory        int64 `json:"memory"` // the budget
-	MemoryIndex   int64 `json:"memory_index"`
-	MemoryLog     int64 `json:"memory_log"`
-	MemoryBuffers int64 `json:"memory_buffers"`
+	Memory         int64 `json:"memory"`           // the budget
+	MemoryIndex    int64 `json:"memory_index"`     // that it can have taken by now
+	MemoryIndexMax int64 `json:"memory_index_max"` // that it may take
+	MemoryLog      int64 `json:"memory_log"`
+	MemoryBuffers  int64 `json:"memory_buffers"`
 
 	IndexBuckets      uint64 `json:"index_buckets"`
 	IndexOverflow     uint64 `json:"index_overflow"`
 	IndexOverflowSize uint64 `json:"index_overflow_max"`
+	// IndexTagBits tell chains of one bucket apart. A doubling takes one; at 2 the
+	// index does not grow further, and chains get longer instead.
+	IndexTagBits   uint8  `json:"index_tag_bits"`
+	IndexGrowing   bool   `json:"index_growing"`
+	IndexDoublings uint64 `json:"index_doublings"` // since Open
+	IndexLimit     string `json:"index_limit"`     // what keeps it from growing: "none", "memory", "tag" or "overflow"
 
 	Reads      uint64 `json:"reads"`  // get and exists
 	Writes     uint64 `json:"writes"` // everything else
@@ -144,9 +151,10 @@ func (s *Store) Stats() Stats {
 		Keys: s.Len(), Version: s.ledgers.version.Load(), Durable: s.commit.durable.Load(), State: "ok",
 		LogBegin: s.log.Begin().Bytes(), LogHead: s.log.Head().Bytes(), LogReadOnly: s.log.ReadOnly().Bytes(),
 		LogFlushed: s.log.Flushed().Bytes(), LogDurable: s.log.Durable().Bytes(), LogTail: s.log.Tail().Bytes(),
-		Memory: s.opt.Memory, MemoryIndex: s.budget.index + s.budget.overflow,
+		Memory: s.opt.Memory, MemoryIndex: idx.Bytes, MemoryIndexMax: s.budget.index,
 		MemoryLog: s.log.Memory(), MemoryBuffers: s.budget.buffers,
-		IndexBuckets: uint64(idx.Buckets), IndexOverflow: uint64(idx.OverflowUsed), IndexOverflowSize: uint64(s.budget.overflow / 64),
+		IndexBuckets: uint64(idx.Buckets), IndexOverflow: uint64(idx.OverflowUsed), IndexOverflowSize: uint64(idx.OverflowMax),
+		IndexTagBits: idx.TagBits, IndexGrowing: idx.Growing, IndexDoublings: idx.Doublings, IndexLimit: idx.Limit.String(),
 		Reads: c.reads.Load(), Writes: c.writes.Load(), InPlace: c.inPlace.Load(), Appended: c.appended.Load(),
 		Retries: c.retries.Load(), SpaceWaits: c.spaceWaits.Load(),
 		ColdReads: c.coldReads.Load(), ColdBytes: c.coldBytes.Load(), ReadErrors: c.readErrors.Load(), Corrupt: c.corrupt.Load(),

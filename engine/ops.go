@@ -87,15 +87,19 @@ func (s *Session) find(hash uint64, key []byte, at *place) {
 	s.walk(index.Address(at.entry), key, at)
 }
 
-// findForWrite looks the key up and makes sure that its chain has an entry.
-func (s *Session) findForWrite(hash uint64, key []byte, at *place) error {
+// findForWrite looks op's key up and makes sure that its chain has an entry. If
+// that is not to be had, ok is false and out says what becomes of op.
+func (s *Session) findForWrite(op *Op, hash uint64, at *place) (out outcome, ok bool) {
 	var err error
 	at.slot, at.entry, err = s.store.index.FindOrCreate(hash)
-	if err != nil {
-		return ErrIndexFull
+	switch err {
+	case nil:
+		s.walk(index.Address(at.entry), op.Key, at)
+		return finished, true
+	case index.ErrBusy:
+		return again, false
 	}
-	s.walk(index.Address(at.entry), key, at)
-	return nil
+	return op.fail(ErrIndexFull), false
 }
 
 // attempt runs op as far as memory allows.
@@ -252,8 +256,8 @@ func (s *Session) put(op *Op, hash uint64, at *place) outcome {
 func (s *Session) putRecord(op *Op, hash uint64, at *place, value []byte, kind record.Kind) outcome {
 	size := record.SizeFor(len(op.Key), len(value))
 	for range spinMax {
-		if err := s.findForWrite(hash, op.Key, at); err != nil {
-			return op.fail(err)
+		if out, ok := s.findForWrite(op, hash, at); !ok {
+			return out
 		}
 		if s.fuzzy(at) {
 			return again
@@ -642,8 +646,8 @@ func (s *Session) computeAdd(op *Op, found bool, old []byte) ([]byte, Verdict) {
 // holds. changed tells the caller to observe again.
 func (s *Session) publish(op *Op, hash uint64, at *place, seen *observation, value []byte, kind record.Kind) (out outcome, changed bool) {
 	for range spinMax {
-		if err := s.findForWrite(hash, op.Key, at); err != nil {
-			return op.fail(err), false
+		if out, ok := s.findForWrite(op, hash, at); !ok {
+			return out, false
 		}
 		var ok bool
 		if seen.addr == 0 {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"rskv/engine/internal/hlog"
+	"rskv/engine/internal/index"
 	"rskv/engine/internal/record"
 	"rskv/ioring"
 )
@@ -53,9 +54,11 @@ type Options struct {
 	// SegmentSize is the size of a log file in bytes, a power of two of at
 	// least PageSize and at most 1 GiB; default 64 MiB. It is fixed when the store is created.
 	SegmentSize int64
-	// IndexBits is log2 of the number of 64-byte index buckets, each good for
-	// about five keys; 0 takes an eighth of Memory. A store never gets a
-	// smaller index than the one its log was written with.
+	// IndexBits is log2 of the number of 64-byte index buckets to begin with, 6
+	// to 36; 0 takes a 64th of Memory. The index doubles at about four keys
+	// a bucket, as far as its part of Memory goes: see Stats.MemoryIndexMax. It
+	// can double 13 times before it has to be made anew from the log, by an Open
+	// with more IndexBits. A store that had more comes back with them.
 	IndexBits int
 	// MaxValue is the largest value in bytes, at most MaxValueDefault.
 	MaxValue int
@@ -158,32 +161,58 @@ func def[T comparable](p *T, value T) {
 
 // budget is how Memory is divided.
 type budget struct {
-	index    int64 // hash table, bytes
-	overflow int64 // room for overflow buckets, bytes
-	buffers  int64 // staging memory of the device, bytes
-	pages    int   // log frames
+	index   int64 // the most that hash table and overflow buckets may take, bytes
+	buffers int64 // staging memory of the device, bytes
+	pages   int   // log frames
 }
 
-// divide splits the memory. What the index and the buffers do not take is log.
+// divide splits the memory. indexBits is the size the index needs at least; it
+// gets more if that leaves a log. What index and buffers do not take is log.
 func divide(memory int64, pageSize, indexBits int) (budget, error) {
-	b := budget{
-		index:   64 << indexBits,
-		buffers: bufferBytes(memory),
+	b := budget{index: indexBytes(indexBits), buffers: bufferBytes(memory)}
+	logMin := int64(hlog.PagesMin * pageSize)
+	if need := b.index + b.buffers + logMin; memory < need {
+		return b, fmt.Errorf("%w: %d bytes, this store needs %d (index %d, buffers %d, %d log pages of %d)",
+			ErrMemoryTooSmall, memory, need, b.index, b.buffers, hlog.PagesMin, pageSize)
 	}
-	b.overflow = max(b.index/4, 64<<10)
-	b.pages = int((memory - b.index - b.overflow - b.buffers) / int64(pageSize))
-	if b.pages < hlog.PagesMin {
-		need := b.index + b.overflow + b.buffers + int64(hlog.PagesMin*pageSize)
-		return b, fmt.Errorf("%w: %d bytes, this store needs %d (index %d, overflow %d, buffers %d, %d log pages of %d)",
-			ErrMemoryTooSmall, memory, need, b.index, b.overflow, b.buffers, hlog.PagesMin, pageSize)
-	}
+	part := min(memory*indexPart/indexWhole, memory-b.buffers-logMin)
+	b.index = max(b.index, indexBytes(indexBitsWithin(part)))
+	b.pages = int((memory - b.index - b.buffers) / int64(pageSize))
 	return b, nil
 }
 
 // bufferBytes is the staging memory that goes with a budget.
 func bufferBytes(memory int64) int64 { return min(max(memory/16, 2<<20), 64<<20) }
 
-// indexBitsFor is log2 of the buckets that fit an eighth of the memory.
+// The index may grow to 5/16 of the memory: a table of a quarter, and a quarter
+// of that in overflow buckets. That is 25 million keys in a GiB.
+const (
+	indexPart  = 5
+	indexWhole = 16
+	// indexOverflow is how many overflow buckets even the smallest index may have.
+	indexOverflow = 1024
+	// indexFirst is the share of the memory that the first index may take. It is
+	// small, so that a daemon with few keys is, but not smaller: from there to its
+	// largest size the table doubles 4 times, each time at the price of a bit of
+	// its tags. With 11 bits left one look-up in 500 meets a chain that is not its
+	// own; from a thousandth of the memory it would be one in 32, each of them a
+	// read of the device for an absent key of a cold store.
+	indexFirst = 64
+)
+
+// indexBytes is what an index of that size takes at most.
+func indexBytes(bits int) int64 { return index.Footprint(uint8(bits), indexOverflow) }
+
+// indexBitsWithin is the size of the largest index that fits, or the smallest.
+func indexBitsWithin(bytes int64) int {
+	n := indexBitsMin
+	for n < indexBitsMax && indexBytes(n+1) <= bytes {
+		n++
+	}
+	return n
+}
+
+// indexBitsFor is log2 of the buckets that an index begins with.
 func indexBitsFor(memory int64) int {
-	return max(indexBitsMin, bits.Len64(uint64(memory/8/64))-1)
+	return max(indexBitsMin, bits.Len64(uint64(memory/indexFirst/64))-1)
 }

@@ -191,16 +191,15 @@ func (s *Store) loadNewest(m *manifest.Manifest, list []CheckpointInfo, end reco
 			s.ledgers.restore(c.counts)
 			return nil
 		}
-		s.index.Clear()
 		switch {
-		case err == nil: // an index of another size: the log has everything
+		case err == nil: // an index of another anchor: the log has everything
 		case errors.Is(err, ErrCorrupt), errors.Is(err, ioring.ErrNoMeta):
 			s.opt.Logger.Warn("snapshot is damaged and not used", slog.Any("error", err))
 		default:
 			return err
 		}
 	}
-	return nil
+	return s.refillIndex()
 }
 
 // findEnd returns the end of the last valid commit group of an open span, and
@@ -215,6 +214,7 @@ func (s *Store) findEnd(m *manifest.Manifest, span manifest.Span, from record.Ad
 	r, err := s.pass(m, span, from, false, func(p *passPage) error {
 		for _, c := range p.commits {
 			end = sectorEnd(c.until)
+			s.noteIndexBits(c.indexBits)
 		}
 		return nil
 	})
@@ -266,12 +266,13 @@ func (s *Store) replay(m *manifest.Manifest, span manifest.Span) error {
 
 // commitInfo is a decoded commit record.
 type commitInfo struct {
-	version uint64
-	keys    int64
-	durable record.Addr // what was durable when it was cut
-	counts  []byte      // of the ledgers that changed
-	addr    record.Addr // of the record
-	until   record.Addr // behind it
+	version   uint64
+	keys      int64
+	durable   record.Addr // what was durable when it was cut
+	counts    []byte      // of the ledgers that changed
+	indexBits uint32
+	addr      record.Addr // of the record
+	until     record.Addr // behind it
 }
 
 func decodeCommit(b []byte, generation uint64) (c commitInfo, err error) {
@@ -288,6 +289,6 @@ func decodeCommit(b []byte, generation uint64) (c commitInfo, err error) {
 	}
 	return commitInfo{
 		version: le.Uint64(b[16:]), durable: record.Addr(le.Uint64(b[32:])), keys: int64(le.Uint64(b[40:])),
-		counts: b[commitPayload : commitPayload+n],
+		counts: b[commitPayload : commitPayload+n], indexBits: le.Uint32(b[48:]),
 	}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"rskv/engine/internal/epoch"
 	"rskv/engine/internal/index"
 	"rskv/engine/internal/manifest"
 	"rskv/engine/internal/record"
@@ -68,6 +69,7 @@ type passPage struct {
 type passWorker struct {
 	pass  *logPass
 	task  taskRef
+	slot  *epoch.Slot
 	batch replayBatch
 }
 
@@ -134,7 +136,7 @@ func (p *logPass) start() (err error) {
 		p.pages = append(p.pages, page)
 	}
 	for range workers {
-		w := &passWorker{pass: p}
+		w := &passWorker{pass: p, slot: p.s.epoch.Register()}
 		w.task.set(p.s.opt.Runner.Start("replay", w.step))
 		p.workers = append(p.workers, w)
 	}
@@ -150,6 +152,7 @@ func (p *logPass) stop() error {
 	}
 	for _, w := range p.workers {
 		w.task.Stop()
+		w.slot.Release()
 	}
 	return p.memory.Free()
 }
@@ -212,7 +215,7 @@ func (w *passWorker) look(page *passPage) {
 		w.next(page, base)
 	}
 	if page.err == nil {
-		page.err = p.s.raise(&w.batch)
+		page.err = w.raise()
 	}
 }
 
@@ -240,7 +243,7 @@ func (w *passWorker) next(page *passPage, base record.Addr) {
 		b := &w.batch
 		b.hashes[b.n], b.addrs[b.n] = record.Hash(p.s.seed, record.Key(buf, w0)), a
 		if b.n++; b.n == len(b.hashes) {
-			page.err = p.s.raise(b)
+			page.err = w.raise()
 		}
 	}
 }
@@ -269,19 +272,36 @@ type replayBatch struct {
 
 // raise makes the records of the batch the newest of their chains, where these
 // have no newer one.
-func (s *Store) raise(b *replayBatch) error {
-	s.index.Prefetch(b.hashes[:b.n])
-	for i, hash := range b.hashes[:b.n] {
+func (w *passWorker) raise() error {
+	b, s := &w.batch, w.pass.s
+	for done := 0; done < b.n; {
+		w.slot.Enter()
+		n, err := s.raise(b, done)
+		w.slot.Exit()
+		if done = n; errors.Is(err, index.ErrBusy) {
+			s.opt.Runner.Yield()
+		} else if err != nil {
+			return fmt.Errorf("%w: %d bytes hold no index for the keys of this store", ErrMemoryTooSmall, s.opt.Memory)
+		}
+	}
+	b.n = 0
+	return nil
+}
+
+// raise does so in one section, from record number i on, and returns how far it
+// has come.
+func (s *Store) raise(b *replayBatch, i int) (int, error) {
+	s.index.Prefetch(b.hashes[i:b.n])
+	for ; i < b.n; i++ {
 		for {
-			slot, entry, err := s.index.FindOrCreate(hash)
+			slot, entry, err := s.index.FindOrCreate(b.hashes[i])
 			if err != nil {
-				return fmt.Errorf("%w: %d bytes hold no index for the keys of this store", ErrMemoryTooSmall, s.opt.Memory)
+				return i, err
 			}
 			if index.Address(entry) >= b.addrs[i] || index.CAS(slot, entry, b.addrs[i]) {
 				break
 			}
 		}
 	}
-	b.n = 0
-	return nil
+	return i, nil
 }

@@ -56,7 +56,8 @@ type snapshotWriter struct {
 	out     ioring.MetaWriter
 	name    string
 	start   record.Addr
-	row     uint64
+	bits    uint8  // the snapshot has 2^bits rows, however the index grows
+	row     uint64 // the next one
 	entries uint64
 	bytes   int64
 	buf     []byte
@@ -67,10 +68,10 @@ func (s *Store) newSnapshot(name string) (*snapshotWriter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", name, err)
 	}
-	w := &snapshotWriter{s: s, out: out, name: name, start: s.log.Durable()}
+	w := &snapshotWriter{s: s, out: out, name: name, start: s.log.Durable(), bits: s.index.Bits()}
 	header := make([]byte, snapshotHeader)
 	copy(header, snapshotMagic)
-	header[8], header[12], header[13] = 1, s.index.Bits(), s.index.Anchor()
+	header[8], header[12], header[13] = 1, w.bits, s.index.Anchor()
 	copy(header[16:], s.mu.manifest.StoreID[:])
 	binary.LittleEndian.PutUint64(header[32:], uint64(w.start))
 	binary.LittleEndian.PutUint64(header[48:], xxhash.Sum64(header[:48]))
@@ -91,9 +92,9 @@ func (w *snapshotWriter) step() (done bool, err error) {
 	x := w.s.index
 	first := w.row
 	b := append(w.buf[:0], make([]byte, snapshotBlock)...)
-	for w.row < min(first+snapshotRows, x.Rows()) {
+	for w.row < min(first+snapshotRows, 1<<w.bits) {
 		before := len(b)
-		b = x.AppendRow(b, w.row)
+		b = x.AppendRow(b, w.row, w.bits)
 		w.entries += uint64(len(b)-before) / 8
 		w.row++
 	}
@@ -123,41 +124,45 @@ var errSnapshot = errors.New("snapshot is inconsistent")
 type snapshotReader struct {
 	in   *io.SectionReader
 	name string
-	row  uint64
-	sum  uint64 // entries seen
-	buf  []byte
+	// bits and anchor are those of the index that was copied.
+	bits, anchor uint8
+	row          uint64
+	sum          uint64 // entries seen
+	buf          []byte
 }
 
 // openSnapshot checks the header of a snapshot. usable is false if it is sound
-// but belongs to an index of another shape.
+// but cannot be used for this log, or for the index that is asked for.
 func (s *Store) openSnapshot(m *manifest.Manifest, name string, start record.Addr) (r *snapshotReader, done func() error, usable bool, err error) {
 	in, err := s.dev.OpenMeta(name)
 	if err != nil {
 		return nil, nil, false, fmt.Errorf("open %s: %w", name, err)
 	}
-	r, bits, anchor, err := newSnapshotReader(in, m, name, start)
-	if err != nil {
+	if r, err = newSnapshotReader(in, m, name, start); err != nil {
 		return nil, nil, false, errors.Join(err, in.Close())
 	}
-	return r, in.Close, bits == s.index.Bits() && anchor == s.index.Anchor(), nil
+	return r, in.Close, s.indexFits(m, r.anchor), nil
 }
 
-// newSnapshotReader checks the header of a snapshot and tells the shape of the
-// index it belongs to.
-func newSnapshotReader(in ioring.MetaReader, m *manifest.Manifest, name string, start record.Addr) (r *snapshotReader, bits, anchor uint8, err error) {
+// newSnapshotReader checks the header of a snapshot.
+func newSnapshotReader(in ioring.MetaReader, m *manifest.Manifest, name string, start record.Addr) (r *snapshotReader, err error) {
 	r = &snapshotReader{in: io.NewSectionReader(in, 0, in.Size()), name: name}
 	header := make([]byte, snapshotHeader)
 	if _, err := io.ReadFull(r.in, header); err != nil {
-		return nil, 0, 0, r.damaged(err)
+		return nil, r.damaged(err)
 	}
 	le := binary.LittleEndian
 	switch {
 	case string(header[:8]) != snapshotMagic || header[8] != 1 ||
 		le.Uint64(header[48:]) != xxhash.Sum64(header[:48]),
 		!bytes.Equal(header[16:32], m.StoreID[:]), record.Addr(le.Uint64(header[32:])) != start:
-		return nil, 0, 0, r.damaged(errSnapshot)
+		return nil, r.damaged(errSnapshot)
 	}
-	return r, header[12], header[13], nil
+	r.bits, r.anchor = header[12], header[13]
+	if r.bits > indexBitsMax || r.anchor > r.bits {
+		return nil, r.damaged(errSnapshot)
+	}
+	return r, nil
 }
 
 // next returns the rows of the next block, nil at the end of a whole snapshot.
@@ -201,8 +206,8 @@ func (r *snapshotReader) damaged(err error) error {
 	return &CorruptError{Where: r.name, Addr: -1, Err: err}
 }
 
-// loadSnapshot fills the empty index. It returns false if the snapshot belongs
-// to an index of another shape; with an error the index is undefined.
+// loadSnapshot fills the index. It returns false if the snapshot cannot be used;
+// with an error the index is undefined.
 func (s *Store) loadSnapshot(m *manifest.Manifest, name string, start record.Addr) (ok bool, err error) {
 	r, done, usable, err := s.openSnapshot(m, name, start)
 	if err != nil {
@@ -210,6 +215,9 @@ func (s *Store) loadSnapshot(m *manifest.Manifest, name string, start record.Add
 	}
 	if !usable {
 		return false, done()
+	}
+	if err := s.resetIndex(r.bits, r.anchor); err != nil {
+		return false, errors.Join(err, done())
 	}
 	report := s.reporter(StageSnapshot, r.in.Size())
 	for {
@@ -221,13 +229,13 @@ func (s *Store) loadSnapshot(m *manifest.Manifest, name string, start record.Add
 			return false, errors.Join(err, done())
 		}
 		if rows == 0 {
-			if row != s.index.Rows() {
+			if row != 1<<r.bits {
 				err = r.damaged(errSnapshot)
 			}
 			return err == nil, errors.Join(err, done())
 		}
 		for range rows {
-			if body, _, err = s.index.LoadRow(row, body); err != nil {
+			if body, _, err = s.index.LoadRow(body, row, r.bits); err != nil {
 				if !errors.Is(err, index.ErrFull) {
 					err = r.damaged(err)
 				}

@@ -116,8 +116,11 @@ func TestRecovery_Snapshot(t *testing.T) {
 	require.NoError(t, missing.RemoveMeta(name))
 	check(reopen(missing, nil), first.Version)
 
-	// Another index size makes the snapshot useless, not wrong.
-	check(reopen(image(), func(o *Options) { o.IndexBits = 17 }), 0)
+	// A larger index takes the same snapshot, with the same anchor.
+	large := reopen(image(), func(o *Options) { o.IndexBits = 17 })
+	require.EqualValues(t, 17, large.index.Bits())
+	require.Equal(t, s.index.Anchor(), large.index.Anchor())
+	check(large, second.Version)
 	n.Close()
 	require.NoError(t, s.Close())
 }

@@ -47,6 +47,7 @@ type Store struct {
 
 	ledgers     ledgerTable
 	checkpoints checkpointer
+	growth      growth
 	warm        warmer
 
 	mu struct {
@@ -213,12 +214,7 @@ func (s *Store) create() (*manifest.Manifest, error) {
 // allocate divides the memory and makes the index.
 func (s *Store) allocate(m *manifest.Manifest) error {
 	s.opt.PageSize = 1 << m.PageBits
-	if s.opt.IndexBits == 0 {
-		s.opt.IndexBits = indexBitsFor(s.opt.Memory)
-	}
-	s.opt.IndexBits = max(s.opt.IndexBits, int(m.IndexBits))
-	var err error
-	if s.budget, err = divide(s.opt.Memory, s.opt.PageSize, s.opt.IndexBits); err != nil {
+	if err := s.planIndex(m); err != nil {
 		return err
 	}
 	s.budget.buffers = s.dev.Buffers().Budget()
@@ -227,15 +223,14 @@ func (s *Store) allocate(m *manifest.Manifest) error {
 	s.align = int64(s.dev.Align().Offset)
 	s.large.limit = max(s.opt.Memory/8, 2*int64(s.opt.MaxValue))
 	s.epoch = epoch.New()
-	s.index, err = index.New(uint8(s.opt.IndexBits), int(s.budget.overflow/64))
-	return err
+	return s.openIndex()
 }
 
 // startGeneration writes the manifest with the next generation before anything
 // is written to the log.
 func (s *Store) startGeneration(m *manifest.Manifest) error {
 	m.Generation++
-	m.IndexBits = uint8(s.opt.IndexBits)
+	m.IndexAnchor = s.index.Anchor()
 	pageUnits := record.Addr(s.opt.PageSize / record.Unit)
 	start := (s.recovery.end + pageUnits - 1) &^ (pageUnits - 1)
 	if n := len(m.Spans); n > 0 && m.Spans[n-1].End == m.Spans[n-1].Start {
@@ -251,6 +246,7 @@ func (s *Store) startGeneration(m *manifest.Manifest) error {
 }
 
 func (s *Store) writeManifest() error {
+	s.mu.manifest.IndexBits = s.index.Bits()
 	b := s.mu.manifest.Encode()
 	for _, name := range []string{manifestCopy, manifest.Name} {
 		if err := s.dev.WriteMeta(name, b); err != nil {
@@ -278,7 +274,7 @@ func (s *Store) report() {
 	info := s.dev.Info()
 	s.opt.Logger.Info("store open",
 		slog.String("backend", info.Backend), slog.String("why", info.Why), slog.String("detail", info.Detail),
-		slog.Int64("memory", s.opt.Memory), slog.Int64("index", s.budget.index+s.budget.overflow),
+		slog.Int64("memory", s.opt.Memory), slog.Int64("index", s.budget.index),
 		slog.Int64("log", s.log.Memory()), slog.Int64("buffers", s.budget.buffers),
 		slog.Uint64("version", s.recovery.Version), slog.Int64("keys", s.recovery.Keys),
 		slog.Uint64("records", s.recovery.Records), slog.Int64("bytes", s.recovery.Bytes),
@@ -293,6 +289,7 @@ func (s *Store) startTasks() {
 	s.commit.task.set(s.opt.Runner.Start("commit", s.commit.step))
 	s.checkpoints.init(s)
 	s.checkpoints.task.set(s.opt.Runner.Start("checkpoint", s.checkpoints.step))
+	s.growth.task.set(s.opt.Runner.Start("growth", s.growth.step))
 	s.warm.init(s)
 	s.warm.task.set(s.opt.Runner.Start("warm", s.warm.step))
 }
@@ -379,6 +376,7 @@ func (s *Store) Close() error {
 	}
 	s.commit.stop()
 	s.flush.Stop()
+	s.growth.task.Stop()
 	if err == nil {
 		err = s.closeSpan()
 	}

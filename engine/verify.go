@@ -263,7 +263,7 @@ func (v *verifier) checkSnapshot(name string, info CheckpointInfo) (usable bool,
 		return false, err
 	}
 	defer in.Close()
-	r, bits, _, err := newSnapshotReader(in, v.m, name, info.start)
+	r, err := newSnapshotReader(in, v.m, name, info.start)
 	if err != nil {
 		return false, err
 	}
@@ -272,13 +272,13 @@ func (v *verifier) checkSnapshot(name string, info CheckpointInfo) (usable bool,
 		switch {
 		case err != nil:
 			return false, err
-		case rows == 0 && row != 1<<bits:
+		case rows == 0 && row != 1<<r.bits:
 			return false, r.damaged(errSnapshot)
 		case rows == 0:
 			if n, _ := r.in.Seek(0, io.SeekCurrent); n != r.in.Size() {
 				return false, r.damaged(errors.New("bytes behind its end"))
 			}
-			return bits == v.m.IndexBits, nil
+			return r.anchor >= v.m.IndexAnchor, nil
 		}
 	}
 }

@@ -19,7 +19,7 @@ const (
 
 // benchIndex is filled once: it takes seconds.
 var benchIndex = sync.OnceValues(func() (*Index, error) {
-	x, err := New(benchBits, 1<<20)
+	x, err := New(Options{Bits: benchBits, Overflow: 1 << 20})
 	if err != nil {
 		return nil, err
 	}

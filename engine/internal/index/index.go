@@ -1,20 +1,20 @@
 // Package index is the hash index of the store: it finds the chain of records
-// that a key belongs to. It is lock-free, lives outside the Go heap and knows
-// nothing of keys or of the log.
+// that a key belongs to. It is lock-free, lives outside the Go heap, grows while
+// it is used, and knows nothing of keys or of the log.
 //
 // # Terminology
 //
 //	hash      64 bits of a key. The index reads the low ones only.
-//	bits      the table has 2^bits buckets.
+//	bits      the table has 2^bits buckets, and twice as many when it has grown.
 //	bucket    64 bytes, one cache line: 7 entries and 1 overflow word. The
 //	          bucket of a hash is named by its low `bits` bits.
 //	overflow  a bucket from a pool, linked behind a full one. A bucket of the
 //	          table and those behind it are one row.
-//	anchor    the number of bits the index was created with.
+//	anchor    the number of bits the index was filled with, from empty.
 //	tag       15 bits of the hash, from position anchor on.
 //	entry     one word: tag and address of the newest record of a chain.
-//	chain     the records whose hashes agree in bucket and tag, linked from new
-//	          to old in the log. Keys are compared in the records.
+//	chain     the records whose hashes agree in their low anchor+15 bits, linked
+//	          from new to old in the log. Keys are compared in the records.
 //	slot      the place of an entry, a *uint64.
 //
 //	table                                         pool
@@ -23,7 +23,9 @@
 //	+----+----+----+----+----+----+----+----+     +----+--- ... ---+----+
 //
 //	hash  63 ............ anchor+14 ...... anchor anchor-1 .......... 0
-//	                     [        tag         ] [       bucket       ]
+//	                     [        tag         ]
+//	                          [             bucket                    ]
+//	                          bits-1, after growth: overlaps the tag
 //
 // An entry's bits stand in entry.go.
 //
@@ -36,33 +38,49 @@
 //     happened to the chain in between.
 //   - An entry whose address is below record.FirstAddr is an empty chain. It
 //     stays when its creator fails, and serves whoever comes next.
-//   - A row only grows. A bucket never leaves it.
+//   - A row only gets longer. A bucket never leaves it, an entry only by growth.
 //
 // # Chains and the size of the table
 //
-// In a new table bucket and tag are together the low bits+15 bits of the hash.
-// A table with more bits only refines the chains: whatever shared a chain there
-// did so in the smaller one, and all records of a chain are reached through the
-// links written under either. The reverse loses keys: two chains of the larger
-// table become one entry in the smaller, which can point to one of them only.
-// Hence a log is never replayed into a table with fewer bits than it was
-// written under (of 10 M keys 1,416 were lost that way in a simulation).
+// What shares a chain depends on the anchor alone: growth moves entries to other
+// rows and leaves the chains what they were. An index filled anew with a higher
+// anchor only refines the chains: whatever shares one there did so before, and
+// all records of a chain are reached through the links written under either. The
+// reverse loses keys: two chains of the finer index become one entry in the
+// coarser, which can point to one of them only. Hence a log is never replayed
+// into an index with a lower anchor than it was written under (of 10 M keys
+// 1,416 were lost that way in a simulation).
 //
 // # Growth
 //
-// The index does not grow on line yet; its layout is made for it. To double the
-// table, row b is split into the rows b and b + 2^bits. The bit of the hash that
-// decides is bit `bits`, which is bit bits-anchor of the stored tag, so no
-// record has to be read, not even from memory. The anchor stays, so the chains
-// stay what they were, and only the number of different tags a row can hold
-// halves; after 15 doublings the tag is used up. A table loaded from a snapshot
-// keeps its anchor; an index filled anew takes its own.
+// The table is reserved in its largest size, as addresses, and grows in place:
+// when it doubles from 2^bits, row b keeps its bucket, and those of its entries
+// whose hash has bit `bits` set go to row b + 2^bits, the row's sibling. That bit
+// is bit bits-anchor of the stored tag, so no record is read. Half of the entries
+// never move, nothing is copied or freed, and no entry is put into both rows.
+// After 13 doublings the tag has two bits left: a row then holds four chains at
+// most, needs no overflow, and the table does not grow further; chains get longer
+// instead, until the index is filled anew with a higher anchor.
 //
-// Read index.go for finding, create.go for inserting, pool.go for overflow.
+// grow.go has the states and why nobody misses an entry that is on its way. In
+// short: everybody learns of the growth before it begins; hashes of the lower
+// half are not concerned; who looks for one of the upper half looks into the old
+// row, then into its sibling.
+//
+// # Sections
+//
+// Find, FindOrCreate, CAS and everything done with a slot belong into one epoch
+// section of the domain that Options.Drained speaks for: growth waits for the
+// sections that began before it. Everything else may be called anywhere.
+//
+// Read index.go for finding, create.go for inserting, grow.go for growth, pool.go
+// for overflow, rows.go for snapshots.
 package index
 
 import (
+	"errors"
 	"fmt"
+	"math/bits"
 	"sync/atomic"
 	"unsafe"
 
@@ -81,57 +99,108 @@ const (
 	// MaxBits is the size of the largest table: 4 TiB. Bucket and tag together
 	// must fit a hash.
 	MaxBits = 36
+
+	// overflowShare is the share of the table that may be extended by overflow
+	// buckets: a quarter is in use at 6 entries a bucket.
+	overflowShare = 4
 )
+
+// growing marks a shape whose table is on its way to twice its size.
+const growing = 1 << 63
+
+// Options of New.
+type Options struct {
+	// Bits is log2 of the buckets to begin with, MaxBits of those that the table
+	// may grow to; both 0 to the package's MaxBits. Less than Bits means Bits.
+	Bits, MaxBits uint8
+	// Overflow is how many overflow buckets there may be at least; else they are
+	// a quarter of the table.
+	Overflow int
+
+	// Room is asked before the index grows to a footprint of so many bytes; nil
+	// says yes. Wake tells that Step has something to do, or that Stats.Limit has
+	// changed. Drained runs an action
+	// once all epoch sections that are open now have ended; nil runs it at once,
+	// for an index used by one goroutine. All three are called inside sections
+	// and must not wait.
+	Room    func(footprint int64) bool
+	Drained func(action func())
+	Wake    func()
+}
 
 // bucket is one cache line. Its words are accessed with sync/atomic only.
 type bucket [bucketSize / 8]uint64
 
 var _ [bucketSize]byte = [unsafe.Sizeof(bucket{})]byte{}
 
-// Index is a hash index. All methods but Free may be called by any number of
-// goroutines at a time; the caller's epoch section keeps the records alive that
-// entries point to, the index itself needs none.
+// Index is a hash index. All methods but Free, Reset and LoadRow may be called
+// by any number of goroutines at a time; the package comment says which need an
+// epoch section.
 type Index struct {
-	table  unsafe.Pointer // 2^bits buckets; immutable, like all of this but pool's content
-	mask   uint64         // 2^bits - 1
-	anchor uint8          // position of the tag in a hash
-	bits   uint8
-	memory *ioring.Memory
-	pool   pool
+	table  unsafe.Pointer // room for 2^maxBits buckets; immutable
+	anchor uint8          // position of the tag in a hash; changed by Reset only
+	// shape is the number of buckets of the table less one, and the growing mark
+	// while there are more to come. Atomic; written by whoever holds the
+	// splitter, see grow.go; read by every Find.
+	shape atomic.Uint64
+	opt   Options // immutable
+	mem   *ioring.Memory
+	pool  pool
+	grow  grow
 }
 
-// New returns an empty index of 2^bits buckets, bits 0..MaxBits, with room for
-// up to overflowMax buckets besides. Memory is reserved at once and taken from
-// the system as it is touched; Stats tells how much.
-func New(bits uint8, overflowMax int) (*Index, error) {
-	if bits > MaxBits {
-		return nil, fmt.Errorf("index of 2^%d buckets: at most 2^%d", bits, MaxBits)
+// New returns an empty index. Memory is reserved at once and taken from the
+// system as it is touched; Stats tells how much.
+func New(opt Options) (*Index, error) {
+	opt.MaxBits = max(opt.MaxBits, opt.Bits)
+	if opt.MaxBits > MaxBits {
+		return nil, fmt.Errorf("index of 2^%d buckets: at most 2^%d", opt.MaxBits, MaxBits)
 	}
-	memory, err := ioring.AllocMemory(bucketSize << bits)
+	if opt.Drained == nil {
+		opt.Drained = func(action func()) { action() }
+	}
+	mem, err := ioring.AllocMemory(bucketSize << opt.MaxBits)
 	if err != nil {
-		return nil, fmt.Errorf("index of 2^%d buckets: %w", bits, err)
+		return nil, fmt.Errorf("index of 2^%d buckets: %w", opt.MaxBits, err)
 	}
-	x := &Index{
-		table:  memory.Pointer(),
-		mask:   1<<bits - 1,
-		anchor: bits,
-		bits:   bits,
-		memory: memory,
+	x := &Index{table: mem.Pointer(), opt: opt, mem: mem}
+	if err := x.pool.open(x.overflowReserve()); err != nil {
+		return nil, fmt.Errorf("index overflow: %w", joinFree(err, mem))
 	}
-	if err := x.pool.open(overflowMax); err != nil {
-		return nil, fmt.Errorf("index overflow: %w", joinFree(err, memory))
-	}
+	x.shapeAs(opt.Bits, opt.Bits)
 	return x, nil
 }
 
 // Free gives the memory back. Nobody may be using the index, or a slot of it.
 func (x *Index) Free() error {
 	x.table = nil
-	return joinFree(x.pool.close(), x.memory)
+	return errors.Join(x.pool.close(), x.mem.Free())
 }
 
-// Bits is the logarithm of the number of buckets.
-func (x *Index) Bits() uint8 { return x.bits }
+// Reset empties the index and gives it another size, at most Options.MaxBits, and
+// anchor, at most bits. Nobody else uses it.
+func (x *Index) Reset(size, anchor uint8) error {
+	if size > x.opt.MaxBits || anchor > size || size-anchor > GrowthMax {
+		return fmt.Errorf("index of 2^%d buckets anchored at %d: at most 2^%d, and 2^%d times as many as at the anchor",
+			size, anchor, x.opt.MaxBits, GrowthMax)
+	}
+	if err := x.mem.Release(0, int64(x.rows())<<bucketShift); err != nil {
+		return fmt.Errorf("empty index: %w", err)
+	}
+	if err := x.pool.reset(); err != nil {
+		return fmt.Errorf("empty index overflow: %w", err)
+	}
+	x.shapeAs(size, anchor)
+	return nil
+}
+
+// Bits is the logarithm of the number of buckets; while the table grows, of those
+// it had before.
+func (x *Index) Bits() uint8 { return uint8(bits.Len64(x.shape.Load() &^ growing)) }
+
+// Anchor is the number of bits the index was filled with, from empty. It decides
+// which hashes share a chain.
+func (x *Index) Anchor() uint8 { return x.anchor }
 
 // Find returns the entry of the hash's chain and its slot, or 0 if there is
 // none. It never returns a tentative entry, and may return an empty chain.
@@ -139,7 +208,11 @@ func (x *Index) Bits() uint8 { return x.bits }
 // Straight-line and branching: a loop, a branch-free match and an AVX-512 match
 // were tried and gained nothing once more than one lookup is in flight.
 func (x *Index) Find(hash uint64) (slot *uint64, entry uint64) {
-	b := x.home(hash)
+	shape := x.shape.Load()
+	if shape&growing != 0 {
+		return x.findGrowing(hash, shape&^growing)
+	}
+	b := x.row(hash & shape)
 	tag := x.tag(hash)
 	// The tentative bit lies just above the tag, so a tentative entry differs.
 	// A free word agrees with tag 0 and must not be taken for an entry.
@@ -187,17 +260,42 @@ func (x *Index) findOverflow(next, tag uint64) (*uint64, uint64) {
 	return nil, 0
 }
 
+// findRow looks for a tag in one row.
+func (x *Index) findRow(b *bucket, tag uint64) (*uint64, uint64) {
+	for i := range bucketEntries {
+		if e := atomic.LoadUint64(&b[i]); e>>tagShift == tag && e != 0 {
+			return &b[i], e
+		}
+	}
+	return x.findOverflow(atomic.LoadUint64(&b[overflowWord]), tag)
+}
+
 // Prefetch asks the processor for the buckets of all hashes, so that a batch of
 // Finds waits for memory once and not once each.
 func (x *Index) Prefetch(hashes []uint64) {
-	if len(hashes) > 0 {
-		prefetchBuckets(x.table, x.mask, &hashes[0], len(hashes))
+	if len(hashes) == 0 {
+		return
+	}
+	shape := x.shape.Load()
+	mask := shape &^ growing
+	prefetchBuckets(x.table, mask, &hashes[0], len(hashes))
+	if shape&growing != 0 {
+		prefetchBuckets(x.table, mask<<1|1, &hashes[0], len(hashes))
 	}
 }
 
-// home is the bucket of the table that hash belongs to.
-func (x *Index) home(hash uint64) *bucket {
-	return (*bucket)(unsafe.Add(x.table, (hash&x.mask)<<bucketShift))
+// row is the bucket of the table with that number.
+func (x *Index) row(n uint64) *bucket {
+	return (*bucket)(unsafe.Add(x.table, n<<bucketShift))
+}
+
+// next is the bucket behind b in its row, or nil.
+func (x *Index) next(b *bucket) *bucket {
+	n := atomic.LoadUint64(&b[overflowWord])
+	if n == 0 {
+		return nil
+	}
+	return x.pool.bucket(n)
 }
 
 // tag is the tag of hash.

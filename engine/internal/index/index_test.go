@@ -30,7 +30,11 @@ func testSeed(t testing.TB) uint64 {
 }
 
 func newIndex(t testing.TB, bits uint8, overflowMax int) *Index {
-	x, err := New(bits, overflowMax)
+	return openIndex(t, Options{Bits: bits, Overflow: overflowMax})
+}
+
+func openIndex(t testing.TB, opt Options) *Index {
+	x, err := New(opt)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, x.Free()) })
 	return x
@@ -43,7 +47,7 @@ func goodHash(n uint64) uint64 {
 }
 
 // place is what the index tells hashes apart by.
-func place(x *Index, hash uint64) uint64 { return hash & (1<<(x.bits+tagBits) - 1) }
+func place(x *Index, hash uint64) uint64 { return hash & (1<<(x.anchor+tagBits) - 1) }
 
 // set makes addr the newest of the hash's chain and returns what was before.
 func set(t testing.TB, x *Index, hash uint64, addr record.Addr) record.Addr {
@@ -63,18 +67,17 @@ func TestEntry_Fields(t *testing.T) {
 	require.Equal(t, top, Address(e))
 	require.Equal(t, uint64(tagMask)<<tagShift|4, WithAddress(e, 4))
 	require.EqualValues(t, 0, e&tentative)
-	cached := e | 1<<47
-	require.Equal(t, top, Address(cached))
-	require.Equal(t, e, WithAddress(cached, top), "the read-cache flag belongs to the old address")
+	require.Equal(t, top, Address(e|moving))
+	require.EqualValues(t, tagMask, (e|moving)>>tagShift, "a moving entry is found by its tag")
 }
 
 // A size that does not fit a hash, or cannot be reserved, must be refused.
 func TestNew_BadSize(t *testing.T) {
-	_, err := New(MaxBits+1, 0)
+	_, err := New(Options{Bits: MaxBits + 1})
 	require.ErrorContains(t, err, "at most 2^36")
-	_, err = New(4, -1)
+	_, err = New(Options{Bits: 4, Overflow: -1})
 	require.ErrorContains(t, err, "overflow")
-	_, err = New(4, 1<<32)
+	_, err = New(Options{Bits: 4, Overflow: 1 << 32})
 	require.ErrorContains(t, err, "overflow")
 }
 
@@ -129,7 +132,7 @@ func TestIndex_Find_IgnoresTentative(t *testing.T) {
 	x := newIndex(t, 2, 4)
 	for _, tag := range []uint64{0, 7, tagMask} {
 		hash := 1 | tag<<2
-		b := x.home(hash)
+		b := x.row(hash & 3)
 		atomic.StoreUint64(&b[3], tag<<tagShift|uint64(Creating)|tentative)
 		slot, e := x.Find(hash)
 		require.Nil(t, slot)
@@ -158,7 +161,7 @@ func TestIndex_FindOrCreate_WaitsForTentative(t *testing.T) {
 		// The other creator's claim is the last word of the row, behind a hole
 		// in the first bucket where ours will go.
 		atomic.StoreUint64(last, tag<<tagShift|uint64(Creating)|tentative)
-		atomic.StoreUint64(&x.home(1)[2], 0)
+		atomic.StoreUint64(&x.row(1)[2], 0)
 		got := make(chan *uint64)
 		go func() {
 			slot, _, err := x.FindOrCreate(hash)
@@ -240,7 +243,7 @@ func TestIndex_FindOrCreate_Concurrent(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(seed, 0))
 	var start, finish sync.WaitGroup
 	for round := 0; round < rounds; {
-		x, err := New(bucketBits, 64)
+		x, err := New(Options{Bits: bucketBits, Overflow: 64})
 		require.NoError(t, err)
 		// A table of its own every 30 rounds: rows grow by each of them.
 		for end := round + 30; round < end; round++ {
@@ -249,7 +252,7 @@ func TestIndex_FindOrCreate_Concurrent(t *testing.T) {
 				require.NoError(t, err)
 			}
 			var words []*uint64 // of row 1
-			for b := x.home(1); b != nil; b = x.next(b) {
+			for b := x.row(1); b != nil; b = x.next(b) {
 				for i := range bucketEntries {
 					words = append(words, &b[i])
 				}
@@ -308,7 +311,7 @@ func TestPool_TakePut(t *testing.T) {
 			var mine []uint64
 			for range 20_000 {
 				if rnd.IntN(2) == 0 && len(mine) < buckets/workers {
-					n, ok := p.take()
+					n, ok := p.take(p.max)
 					if !ok {
 						t.Error("empty although there are enough for all")
 						return
@@ -338,10 +341,10 @@ func TestPool_TakePut(t *testing.T) {
 	wg.Wait()
 	require.EqualValues(t, p.fresh.Load(), p.idle.Load())
 	for range buckets {
-		_, ok := p.take()
+		_, ok := p.take(p.max)
 		require.True(t, ok)
 	}
-	_, ok := p.take()
+	_, ok := p.take(p.max)
 	require.False(t, ok)
 }
 
@@ -349,12 +352,12 @@ func TestPool_TakePut(t *testing.T) {
 // pool although the row has just been extended with the last one.
 func TestIndex_Extend_LostRace(t *testing.T) {
 	x := newIndex(t, 1, 2)
-	last := x.home(1)
+	last := x.row(1)
 	require.NoError(t, x.extend(last))
 	require.NoError(t, x.extend(last))
 	require.EqualValues(t, 1, x.Stats().OverflowUsed)
 	require.NoError(t, x.Check())
-	require.NoError(t, x.extend(x.home(0)))
+	require.NoError(t, x.extend(x.row(0)))
 	require.NoError(t, x.extend(last), "the pool is empty, but the row has been extended")
 	require.ErrorIs(t, x.extend(x.pool.bucket(1)), ErrFull)
 	require.NoError(t, x.Check())
@@ -366,13 +369,13 @@ func TestPool_TopNeverRepeats(t *testing.T) {
 	var p pool
 	require.NoError(t, p.open(2))
 	defer func() { require.NoError(t, p.close()) }()
-	a, _ := p.take()
-	b, _ := p.take()
+	a, _ := p.take(p.max)
+	b, _ := p.take(p.max)
 	p.put(a)
 	p.put(b)
 	before := p.returned.Load()
-	first, _ := p.take()
-	second, _ := p.take()
+	first, _ := p.take(p.max)
+	second, _ := p.take(p.max)
 	require.Equal(t, []uint64{b, a}, []uint64{first, second})
 	p.put(b)
 	require.Equal(t, before&0xffffffff, p.returned.Load()&0xffffffff)
@@ -405,7 +408,7 @@ func TestIndex_Full(t *testing.T) {
 	}
 	requireSame(t, x, newest)
 	require.Equal(t, Stats{
-		Buckets: 1 << bucketBits, OverflowUsed: overflow, OverflowMax: overflow,
+		Bits: bucketBits, Anchor: bucketBits, TagBits: tagBits, Limit: LimitRoom, Buckets: 1 << bucketBits, OverflowUsed: overflow, OverflowMax: overflow,
 		Bytes: bucketSize * (1<<bucketBits + overflow),
 	}, x.Stats())
 	none := newIndex(t, 0, 0)
@@ -442,8 +445,8 @@ func TestIndex_Full_Concurrent(t *testing.T) {
 	require.EqualValues(t, overflow, x.Stats().OverflowUsed)
 	require.Positive(t, created.Load())
 	entries := 0
-	for b := range x.mask + 1 {
-		for row := x.home(b); row != nil; row = x.next(row) {
+	for b := range x.rows() {
+		for row := x.row(b); row != nil; row = x.next(row) {
 			for i := range bucketEntries {
 				if row[i] != 0 {
 					entries++
@@ -491,7 +494,7 @@ func TestIndex_Model(t *testing.T) {
 				x.Prefetch(batch)
 				for _, hash := range batch {
 					if rnd.IntN(3) == 0 {
-						if slot, e := x.Find(hash); e != 0 && Address(Load(slot)) < Address(e) {
+						if slot, e := x.Find(hash); e != 0 && Address(atomic.LoadUint64(slot)) < Address(e) {
 							t.Error("a chain went back")
 						}
 						continue
@@ -569,7 +572,7 @@ func TestIndex_Range_Rebuild(t *testing.T) {
 func TestIndex_Check_Finds(t *testing.T) {
 	x := newIndex(t, 2, 8)
 	set(t, x, 1|5<<2, 100)
-	b := x.home(1)
+	b := x.row(1)
 	for name, word := range map[string]uint64{
 		"twice":      5<<tagShift | 9,
 		"tentative":  6<<tagShift | 1 | tentative,
@@ -582,7 +585,7 @@ func TestIndex_Check_Finds(t *testing.T) {
 	b[overflowWord] = 3
 	require.ErrorContains(t, x.Check(), "leads nowhere")
 	b[overflowWord] = 0
-	_, ok := x.pool.take()
+	_, ok := x.pool.take(x.pool.max)
 	require.True(t, ok)
 	require.ErrorContains(t, x.Check(), "1 in use")
 }

@@ -15,8 +15,8 @@ import (
 // its taker did not need, because somebody else extended the row first, goes
 // on a stack and is taken again before a new one.
 type pool struct {
-	memory *ioring.Memory // nil if max is 0
 	base   unsafe.Pointer // immutable
+	memory *ioring.Memory // nil if max is 0
 	max    uint64         // immutable
 
 	_ [64]byte // takers must not slow Find down, which reads base
@@ -57,13 +57,27 @@ func (p *pool) close() error {
 	return p.memory.Free()
 }
 
+// reset takes all buckets back. Nobody uses one.
+func (p *pool) reset() error {
+	if p.memory != nil {
+		if err := p.memory.Release(0, int64(p.fresh.Load())*bucketSize); err != nil {
+			return err
+		}
+	}
+	p.fresh.Store(0)
+	p.returned.Store(0)
+	p.idle.Store(0)
+	return nil
+}
+
 // bucket is the bucket of number n, 1 to max.
 func (p *pool) bucket(n uint64) *bucket {
 	return (*bucket)(unsafe.Add(p.base, (n-1)<<bucketShift))
 }
 
-// take returns the number of a bucket of zeros that is now the caller's.
-func (p *pool) take() (uint64, bool) {
+// take returns the number of a bucket of zeros that is now the caller's; ok is
+// false if limit buckets have been taken from the range, max at most.
+func (p *pool) take(limit uint64) (n uint64, ok bool) {
 	for {
 		top := p.returned.Load()
 		n := top & math.MaxUint32
@@ -82,7 +96,7 @@ func (p *pool) take() (uint64, bool) {
 	}
 	for {
 		n := p.fresh.Load()
-		if n == p.max {
+		if n >= limit {
 			return 0, false
 		}
 		if p.fresh.CompareAndSwap(n, n+1) {

@@ -16,76 +16,95 @@ import (
 //	10      8     second entry
 //	...
 //
-// Entries without a chain are left out. Bits and anchor must be the same where
-// the rows are read back.
+// Entries without a chain are left out. The anchor must be the same where the
+// rows are read back; the size of the table need not.
+//
+// A snapshot has as many rows as the table had when it began. While it is copied
+// the table may grow, even twice: row b of the snapshot is then row b of the
+// table and all that have come out of it, b + 2^bits, b + 2*2^bits and so on.
+// Entries only ever move to higher numbers, so whoever reads those rows in order
+// misses none; one that he meets twice was on its way, and the later place counts.
 
 // ErrRows: the bytes are not rows of such an index.
 var ErrRows = errors.New("index rows are inconsistent")
 
-// Rows is the number of rows: one for each bucket of the table.
-func (x *Index) Rows() uint64 { return x.mask + 1 }
-
-// Anchor is the number of bits the index was created with.
-func (x *Index) Anchor() uint8 { return x.anchor }
-
-// AppendRow writes a row. Others may change it meanwhile: each entry is as it
+// AppendRow writes a row of the 2^bits that the table had, or might have had,
+// when the snapshot began. Others may change it meanwhile: each entry is as it
 // was at some moment of the call.
-func (x *Index) AppendRow(dst []byte, row uint64) []byte {
+func (x *Index) AppendRow(dst []byte, row uint64, bits uint8) []byte {
 	at := len(dst)
 	dst = append(dst, 0, 0)
-	n := 0
-	for b := x.home(row); b != nil; b = x.next(b) {
-		for i := range bucketEntries {
-			e := atomic.LoadUint64(&b[i])
-			if Address(e) < record.FirstAddr || e&tentative != 0 {
-				continue
+	// How many rows exist is asked only after those before have been read: what
+	// moved to a new one before was not missed there.
+	for r := row; r == row || r < x.rows(); r += 1 << bits {
+		here := len(dst) // entries before this come from rows before this
+		for b := x.row(r); b != nil; b = x.next(b) {
+			for i := range bucketEntries {
+				e := atomic.LoadUint64(&b[i])
+				if Address(e) < record.FirstAddr || e&tentative != 0 {
+					continue
+				}
+				dst = appendEntry(dst, at+2, here, e&^moving)
 			}
-			dst = binary.LittleEndian.AppendUint64(dst, e)
-			n++
 		}
 	}
-	binary.LittleEndian.PutUint16(dst[at:], uint16(n))
+	binary.LittleEndian.PutUint16(dst[at:], uint16((len(dst)-at-2)/8))
 	return dst
 }
 
-// LoadRow fills an empty row from the begin of src and returns the rest. Nobody
-// else uses the index.
-func (x *Index) LoadRow(row uint64, src []byte) (rest []byte, entries int, err error) {
+// appendEntry appends an entry to the row's that begin at first, or puts it in
+// the place of the one of the same tag before end.
+func appendEntry(dst []byte, first, end int, e uint64) []byte {
+	for at := first; at < end; at += 8 {
+		if binary.LittleEndian.Uint64(dst[at:])>>tagShift == e>>tagShift {
+			binary.LittleEndian.PutUint64(dst[at:], e)
+			return dst
+		}
+	}
+	return binary.LittleEndian.AppendUint64(dst, e)
+}
+
+// LoadRow puts the entries of a row of 2^bits, from the begin of src, into the
+// index, where none of them may be, and returns the rest. Nobody else uses the
+// index, which has the anchor of the one they come from.
+func (x *Index) LoadRow(src []byte, row uint64, bits uint8) (rest []byte, entries int, err error) {
 	if len(src) < 2 {
 		return nil, 0, ErrRows
 	}
 	n := int(binary.LittleEndian.Uint16(src))
-	if src = src[2:]; len(src) < 8*n {
+	if src = src[2:]; len(src) < 8*n || bits < x.anchor {
 		return nil, 0, ErrRows
 	}
-	b := x.home(row)
 	for i := range n {
-		if i > 0 && i%bucketEntries == 0 {
-			fresh, ok := x.pool.take()
-			if !ok {
-				return nil, 0, ErrFull
-			}
-			b[overflowWord] = fresh
-			b = x.pool.bucket(fresh)
-		}
 		e := binary.LittleEndian.Uint64(src[8*i:])
-		if e&tentative != 0 || Address(e) < record.FirstAddr {
+		hash := row&(1<<x.anchor-1) | e>>tagShift<<x.anchor
+		if e&(tentative|moving) != 0 || Address(e) < record.FirstAddr || hash&(1<<bits-1) != row {
 			return nil, 0, ErrRows
 		}
-		b[i%bucketEntries] = e
+		if err := x.load(hash, e); err != nil {
+			return nil, 0, err
+		}
 	}
 	return src[8*n:], n, nil
 }
 
-// Clear empties the index. Nobody else uses it.
-func (x *Index) Clear() {
-	for row := range x.Rows() {
-		clear(x.home(row)[:])
+// load puts an entry into the first free place of its row.
+func (x *Index) load(hash, e uint64) error {
+	b := x.row(hash & x.shape.Load())
+	for {
+		for i := range bucketEntries {
+			if b[i] == 0 {
+				b[i] = e
+				return nil
+			}
+		}
+		if b[overflowWord] == 0 {
+			n, ok := x.pool.take(x.pool.max)
+			if !ok {
+				return ErrFull
+			}
+			b[overflowWord] = n
+		}
+		b = x.pool.bucket(b[overflowWord])
 	}
-	for n := range x.pool.fresh.Load() {
-		clear(x.pool.bucket(n + 1)[:])
-	}
-	x.pool.fresh.Store(0)
-	x.pool.returned.Store(0)
-	x.pool.idle.Store(0)
 }

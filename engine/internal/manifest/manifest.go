@@ -62,7 +62,11 @@ type Manifest struct {
 	HashSeed    uint64
 	PageBits    uint8 // log2 of the page size in bytes
 	SegmentBits uint8 // log2 of the segment size in bytes
-	IndexBits   uint8 // log2 of the buckets of the largest index that wrote the log
+	// IndexAnchor is the highest anchor of an index that wrote the log: a lower
+	// one would cut chains that its records link. IndexBits is log2 of the
+	// buckets the index had when this was written, 0 in stores that did not say.
+	IndexAnchor uint8
+	IndexBits   uint8
 	Generation  uint64
 	Begin       record.Addr // lowest address that still counts
 	Spans       []Span
@@ -77,7 +81,7 @@ func (m *Manifest) Encode() []byte {
 	le.PutUint32(b[12:], uint32(len(m.Spans)))
 	copy(b[16:], m.StoreID[:])
 	le.PutUint64(b[32:], m.HashSeed)
-	b[40], b[41], b[42] = m.PageBits, m.SegmentBits, m.IndexBits
+	b[40], b[41], b[42], b[43] = m.PageBits, m.SegmentBits, m.IndexAnchor, m.IndexBits
 	le.PutUint64(b[48:], m.Generation)
 	le.PutUint64(b[56:], uint64(m.Begin))
 	for _, s := range m.Spans {
@@ -106,7 +110,7 @@ func Decode(b []byte) (*Manifest, error) {
 	}
 	m := &Manifest{
 		HashSeed: le.Uint64(b[32:]),
-		PageBits: b[40], SegmentBits: b[41], IndexBits: b[42],
+		PageBits: b[40], SegmentBits: b[41], IndexAnchor: b[42], IndexBits: b[43],
 		Generation: le.Uint64(b[48:]),
 		Begin:      record.Addr(le.Uint64(b[56:])),
 		Spans:      make([]Span, n),
@@ -125,8 +129,8 @@ func (m *Manifest) validate() error {
 		return fmt.Errorf("%w: page size 2^%d", ErrDamaged, m.PageBits)
 	case m.SegmentBits < m.PageBits || m.SegmentBits > 40:
 		return fmt.Errorf("%w: segment size 2^%d", ErrDamaged, m.SegmentBits)
-	case m.IndexBits > 40:
-		return fmt.Errorf("%w: index of 2^%d buckets", ErrDamaged, m.IndexBits)
+	case m.IndexAnchor > 40 || m.IndexBits > 40 || m.IndexBits != 0 && m.IndexBits < m.IndexAnchor:
+		return fmt.Errorf("%w: index of 2^%d buckets anchored at %d", ErrDamaged, m.IndexBits, m.IndexAnchor)
 	}
 	pageUnits := record.Addr(1)<<m.PageBits/record.Unit - 1
 	var last Span

@@ -19,7 +19,7 @@ func sample() *Manifest {
 	return &Manifest{
 		StoreID:  [16]byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16},
 		HashSeed: 0x1122334455667788,
-		PageBits: 20, SegmentBits: 26, IndexBits: 16,
+		PageBits: 20, SegmentBits: 26, IndexAnchor: 16, IndexBits: 18,
 		Generation: 5, Begin: 0,
 		Spans: []Span{
 			{Generation: 1, Start: 0, End: 2*pageUnits + 256},
@@ -44,14 +44,14 @@ func TestEncode_Golden(t *testing.T) {
 		"0100000003000000" + // version, spans
 		"0102030405060708090a0b0c0d0e0f10" + // store id
 		"8877665544332211" + // hash seed
-		"141a100000000000" + // page, segment and index bits
+		"141a101200000000" + // page and segment bits, index anchor and bits
 		"0500000000000000" + // generation
 		"0000000000000000" + // begin
 		"0000000000000000000000000000000000000000000000000000000000000000" + // reserved
 		"010000000000000000000000000000000001020000000000" + // span 1
 		"030000000000000000000300000000000000040000000000" + // span 2
 		"050000000000000000000400000000000000000000000000" + // span 3, open
-		"824a109cba774052" // checksum
+		"362a41be07206798" // checksum
 	require.Equal(t, want, hex.EncodeToString(sample().Encode()))
 }
 
@@ -114,6 +114,8 @@ func TestDecode_Nonsense(t *testing.T) {
 		"segment below page":    func(m *Manifest) { m.SegmentBits = 19 },
 		"huge segment":          func(m *Manifest) { m.SegmentBits = 41 },
 		"huge index":            func(m *Manifest) { m.IndexBits = 41 },
+		"huge anchor":           func(m *Manifest) { m.IndexAnchor = 41 },
+		"index below anchor":    func(m *Manifest) { m.IndexAnchor, m.IndexBits = 16, 15 },
 		"generation twice":      func(m *Manifest) { m.Spans[1].Generation = 1 },
 		"generation going back": func(m *Manifest) { m.Spans[2].Generation = 2 },
 		"generation to come":    func(m *Manifest) { m.Spans[2].Generation = 6 },
