@@ -2,9 +2,10 @@
 //
 //	rskv-bench quick           the first figures, in about three minutes
 //	rskv-bench quick --smoke   the same, small: does it work at all
+//	rskv-bench fio JOB         a job file of fio on rskv; with --vs-fio, fio beside it
 //
-// main.go turns arguments into an exit code. quick.go runs the groups one after
-// another; each group is a file and makes rows:
+// main.go turns arguments into an exit code. fio.go runs job files. quick.go runs
+// the groups one after another; each group is a file and makes rows:
 //
 //	engine.go    the engine in process, everything in memory
 //	socket.go    rskvd against redis-server, pipelined
@@ -40,6 +41,7 @@ func main() {
 
 // run is the program without its process.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	var versus string
 	root := &cobra.Command{
 		Use:   "rskv-bench",
 		Short: "measure rskv beside redis-server and fio",
@@ -47,15 +49,21 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			if len(args) > 0 {
 				return fmt.Errorf("%w: %q is not a command (rskv-bench help lists them)", errUsage, args[0])
 			}
+			if versus != "" {
+				return nil
+			}
 			return fmt.Errorf("%w: no command given (rskv-bench help lists them)", errUsage)
 		},
-		RunE:          func(*cobra.Command, []string) error { return nil },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runVersus(cmd.Context(), versus, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
-	root.AddCommand(quickCommand())
+	root.Flags().StringVar(&versus, "vs-fio", "", "the same as: fio --vs-fio `JOB`")
+	root.AddCommand(quickCommand(), fioCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"rskv/bench/internal/fio"
 	"rskv/bench/internal/measure"
 )
 
@@ -26,6 +27,11 @@ func TestRun_WrongArguments(t *testing.T) {
 		{[]string{"quick", "--rounds", "-1"}, "--rounds -1"},
 		{[]string{"quick", "--rounds", "x"}, "--rounds"},
 		{[]string{"quick", "--only", "engine,moon"}, "--only moon"},
+		{[]string{"fio"}, "takes one job file"},
+		{[]string{"fio", "j", "--rounds", "0"}, "--rounds 0"},
+		{[]string{"fio", "j", "--ioengine", "mmap"}, "mmap"},
+		{[]string{"fio", "j", "--output-format", "xml"}, "xml"},
+		{[]string{"fio", "j", "--fio-output", "x"}, "needs --vs-fio"},
 	} {
 		var stdout, stderr bytes.Buffer
 		require.Equal(t, 2, run(t.Context(), c.args, &stdout, &stderr), "%q", c.args)
@@ -90,4 +96,32 @@ func TestQuick_WithoutPeers(t *testing.T) {
 	}
 	// Ten rows of the engine, the cold ones with pread/pwrite, and the flush.
 	require.GreaterOrEqual(t, measured, 13)
+}
+
+// A job file must run from the command line, and a wrong one say where it is
+// wrong; nothing may be left behind.
+func TestFio(t *testing.T) {
+	dir, job := t.TempDir(), filepath.Join(t.TempDir(), "job.fio")
+	require.NoError(t, os.WriteFile(job, []byte("[a]\nsize=1m\nrw=randread\n[b]\nstonewall\nsize=256k\nrw=write\n"), 0o644))
+	var stdout, stderr bytes.Buffer
+	require.Zero(t, run(t.Context(), []string{"fio", job, "--dir", dir}, &stdout, &stderr), stderr.String())
+	require.Regexp(t, `a +0 +read +\d+ `, stdout.String())
+	stdout.Reset()
+	require.Zero(t, run(t.Context(), []string{"fio", job, "--dir", dir, "--ioengine", "rskv-engine", "--output-format", "json"}, &stdout, &stderr), stderr.String())
+	o, err := fio.ReadJSON(stdout.Bytes())
+	require.NoError(t, err)
+	require.EqualValues(t, 256, o.Jobs[0].Read.IOs)
+	require.EqualValues(t, 64, o.Jobs[1].Write.IOs)
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, left)
+
+	require.NoError(t, os.WriteFile(job, []byte("[a]\nsize=1m\nzonesize=3\n"), 0o644))
+	require.Equal(t, 1, run(t.Context(), []string{"fio", job, "--dir", dir}, &stdout, &stderr))
+	require.Contains(t, stderr.String(), job+`:3: unknown option "zonesize"`)
+
+	t.Setenv("PATH", t.TempDir())
+	require.NoError(t, os.WriteFile(job, []byte("[a]\nsize=64k\n"), 0o644))
+	require.Equal(t, 1, run(t.Context(), []string{"--vs-fio", job}, &stdout, &stderr))
+	require.Contains(t, stderr.String(), "fio is not installed")
 }

@@ -7,6 +7,7 @@
 //	         zipfian")
 //	Replay   numbers that another source drew before, again and again: takes a
 //	         slow generator out of the loop that is measured
+//	Shuffle  every key once, in no order
 //
 // A Source fills a slice at a time: a call for each key would cost a good part
 // of what a batched read costs.
@@ -83,7 +84,7 @@ func (z *Zipf) Reseeded(seed uint64) *Zipf {
 // Fill implements Source.
 func (z *Zipf) Fill(dst []uint64) {
 	for i := range dst {
-		dst[i], _ = bits.Mul64(mix(z.rank()^0x5851F42D4C957F2D), z.n)
+		dst[i] = Scatter(z.rank(), z.n)
 	}
 }
 
@@ -133,4 +134,41 @@ func (r *Replay) Fill(dst []uint64) {
 		next++
 	}
 	r.next = next
+}
+
+// Scatter maps rank to a number below n, so that ranks that follow each other do
+// not lie beside each other. Several ranks may meet in one number, as in YCSB.
+func Scatter(rank, n uint64) uint64 {
+	x, _ := bits.Mul64(mix(rank^0x5851F42D4C957F2D), n)
+	return x
+}
+
+// Shuffle is an order of all numbers below n, without memory for them: a Feistel
+// network over the next power of four, walked until it comes out below n.
+type Shuffle struct {
+	n, seed uint64
+	half    uint // bits of each half
+}
+
+// NewShuffle returns an order of the numbers below n, another for each seed. n is
+// 1 to 2^62.
+func NewShuffle(n, seed uint64) Shuffle {
+	return Shuffle{n: n, seed: seed, half: uint(max(bits.Len64(n-1)+1, 2) / 2)}
+}
+
+// shuffleRounds is enough for neighbours not to stay neighbours.
+const shuffleRounds = 4
+
+// At returns the number in place i, which is below n. Every number has one place.
+func (s Shuffle) At(i uint64) uint64 {
+	mask := uint64(1)<<s.half - 1
+	for {
+		left, right := i>>s.half, i&mask
+		for round := range uint64(shuffleRounds) {
+			left, right = right, left^mix(right+s.seed+round*0x9E3779B97F4A7C15)&mask
+		}
+		if i = left<<s.half | right; i < s.n {
+			return i
+		}
+	}
 }

@@ -97,3 +97,23 @@ func histogram(t *testing.T, s Source, n, draws int) []int {
 	}
 	return counts
 }
+
+// A number left out or given twice would be a block never read, or read in the
+// place of another.
+func TestShuffle_EveryNumberOnce(t *testing.T) {
+	for _, n := range []uint64{1, 2, 3, 4, 5, 17, 1000, 4096, 65537} {
+		s, seen, moved := NewShuffle(n, n+7), make([]bool, n), uint64(0)
+		for i := range n {
+			x := s.At(i)
+			require.Less(t, x, n)
+			require.False(t, seen[x], "%d of %d came twice", x, n)
+			seen[x] = true
+			if i > 0 && x != s.At(i-1)+1 {
+				moved++
+			}
+		}
+		if n > 100 {
+			require.Greater(t, moved, n*9/10, "neighbours of %d stay neighbours", n)
+		}
+	}
+}
