@@ -114,7 +114,7 @@ func appendResult(dst []byte, id uint32, r result) []byte {
 // refuse answers a call with an error. A write of a session that is refused is
 // remembered, for a client that loses its answer.
 func (c *conn) refuse(k *call, err *ipc.Error) {
-	c.server.count.refused.Add(1)
+	c.server.count.refuse(err.Code)
 	if k.number > 0 && c.owner != nil {
 		c.owner.refuse(k.number, err.Code)
 	}

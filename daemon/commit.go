@@ -87,7 +87,7 @@ func (c *conn) committed(e *event) {
 		case !h.answered:
 		case e.err != nil:
 			err := wireError(e.err)
-			c.server.count.refused.Add(1)
+			c.server.count.refuse(err.Code)
 			o.ready = ipc.AppendErrorResponse(o.ready, h.id, err.Code, err.Message)
 		case h.result.kind == resultDurable:
 			o.ready = ipc.AppendMapHeader(ipc.AppendResultHeader(o.ready, h.id), 1)

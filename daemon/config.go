@@ -34,6 +34,7 @@ func Defaults() Config {
 		Dir:                ipc.DefaultDir(),
 		Socket:             ipc.DefaultSocket(),
 		SocketMode:         0o660,
+		AdminSocket:        adminAuto,
 		IO:                 "auto",
 		Memory:             memoryMin,
 		PageSize:           1 << 20,
@@ -265,6 +266,12 @@ func (c Config) Validate() error {
 	if n := len(c.Socket); n > ipc.MaxSocketPath {
 		bad("socket: %s is %d bytes long, a socket's path can have %d", c.Socket, n, ipc.MaxSocketPath)
 	}
+	if n := len(c.adminPath()); n > ipc.MaxSocketPath {
+		bad("admin_socket: %s is %d bytes long, a socket's path can have %d", c.AdminSocket, n, ipc.MaxSocketPath)
+	}
+	if c.adminPath() == c.Socket {
+		bad("admin_socket: %s is the path of the data socket", c.AdminSocket)
+	}
 	return errors.Join(problems...)
 }
 
@@ -275,10 +282,11 @@ const frameRoom = 512
 // Setting is one setting in force, as `rskvd config dump` and the method
 // `config` show it.
 type Setting struct {
-	Name, Value string
-	Origin      string // where it was given: a flag, a variable, file:line; "default"
-	Doc         string
-	Live        bool // can be changed while the daemon runs
+	Name   string `json:"name"`
+	Value  string `json:"value"`
+	Origin string `json:"origin"` // where it was given: a flag, a variable, file:line; "default"
+	Doc    string `json:"doc"`
+	Live   bool   `json:"live"` // can be changed while the daemon runs
 }
 
 // All lists every setting in the order of the table.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +32,10 @@ type Environment struct {
 	Log io.Writer
 	// NotifySocket is the service manager's socket, NOTIFY_SOCKET; "": none.
 	NotifySocket string
+	// Given are listeners that the service manager has opened, by the names it
+	// gave them: "data" takes the place of socket, "admin" that of admin_socket.
+	// Run closes them.
+	Given map[string]*net.UnixListener
 	// Device holds the store in place of the directory; nil: the directory.
 	// Run closes it.
 	Device ioring.Device
@@ -48,6 +53,9 @@ type server struct {
 	started  time.Time
 	requests *budget // for requests longer than readBytes
 	sessions *sessionTable
+
+	address string // of the data socket; immutable once it serves
+	health  health
 
 	inForce atomic.Pointer[Config]
 	queued  atomic.Int64 // bytes of answers, see conn.account
@@ -76,29 +84,38 @@ func Run(ctx context.Context, cfg Config, env Environment) error {
 		return err
 	}
 	defer manager.close()
-	lock, err := lockSocket(cfg.Socket)
+	data, err := claim(cfg.Socket, env.Given["data"])
 	if err != nil {
 		return err
 	}
-	defer lock.release()
+	defer data.release()
+	s.address = data.path
 	manager.send("", "opening the store")
+	operators, err := s.openAdmin(ctx, &cfg, env.Given["admin"])
+	if err != nil {
+		return err
+	}
+	defer operators.close()
 	if err := s.openStore(cfg, env.Device); err != nil {
 		return err
 	}
-	listener, err := lock.listen(ctx, cfg.SocketMode)
+	listener, err := data.listen(ctx, cfg.SocketMode)
 	if err != nil {
 		return errors.Join(err, s.closeStore())
 	}
-	s.log.Info("serving", "socket", cfg.Socket, "mode", modeValue{&cfg.SocketMode}.String())
-	manager.send("READY", "serving "+cfg.Socket)
+	s.health.enter(serving)
+	s.log.Info("serving", "socket", s.address, "mode", modeValue{&cfg.SocketMode}.String(), "admin", strings.Join(operators.where, " "))
+	manager.send("READY", "serving "+s.address)
 	if env.Ready != nil {
 		env.Ready()
 	}
 	err = s.serve(ctx, listener)
+	s.health.enter(stopping)
 	manager.send("STOPPING", "finishing requests")
 	err = errors.Join(err, s.drain())
 	manager.send("", "closing the store")
 	s.log.Info("closing the store")
+	s.health.enter(closed)
 	err = errors.Join(err, s.closeStore())
 	s.log.Info("stopped")
 	return err
@@ -171,6 +188,7 @@ func (s *server) openStore(cfg Config, device ioring.Device) error {
 		CommitInterval: interval, CheckpointDistance: distance, CheckpointsKept: cfg.CheckpointsKept,
 		RecoverVersion: uint64(cfg.RecoverVersion),
 		Ledgers:        cfg.MaxSessions, LedgerExpiry: expiry, Logger: s.log,
+		Progress: func(p engine.Progress) { s.health.progress.Store(&p) },
 	})
 	if errors.Is(err, engine.ErrLocked) {
 		return fmt.Errorf("another daemon uses %s: %w", cfg.Dir, err)
@@ -180,6 +198,7 @@ func (s *server) openStore(cfg Config, device ioring.Device) error {
 	}
 	s.store = store
 	s.sessions = newSessionTable(store, cfg.MaxSessions)
+	s.health.degraded = store.Err
 	return nil
 }
 

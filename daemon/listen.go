@@ -21,6 +21,42 @@ const (
 	lockMode      = 0o600
 )
 
+// entry is one Unix socket of the daemon: made by itself, or handed over by the
+// service manager, who then owns the path.
+type entry struct {
+	path  string
+	lock  *socketLock       // nil: handed over
+	given *net.UnixListener // nil: made by itself
+}
+
+// claim takes the right to serve on path, or on a listener that was given.
+func claim(path string, given *net.UnixListener) (*entry, error) {
+	if given != nil {
+		return &entry{path: given.Addr().String(), given: given}, nil
+	}
+	lock, err := lockSocket(path)
+	if err != nil {
+		return nil, err
+	}
+	return &entry{path: path, lock: lock}, nil
+}
+
+// listen opens the socket with the given mode; one that was handed over has the
+// mode that the service manager gave it.
+func (e *entry) listen(ctx context.Context, mode fs.FileMode) (*net.UnixListener, error) {
+	if e.given != nil {
+		return e.given, nil
+	}
+	return e.lock.listen(ctx, mode)
+}
+
+// release gives the path up.
+func (e *entry) release() {
+	if e.lock != nil {
+		e.lock.release()
+	}
+}
+
 // socketLock is the right to use one socket path: a lock on the file beside
 // it. A socket is removed only by who holds its lock. The file itself stays,
 // because removing it would let two daemons lock two files of one name.

@@ -19,6 +19,9 @@ type Config struct {
 	Socket     string
 	SocketMode fs.FileMode
 
+	AdminSocket string
+	AdminListen string
+
 	IO             string
 	Memory         int64
 	PageSize       int
@@ -96,6 +99,10 @@ var settings = []setting{
 		func(c *Config) value { return textValue{&c.Socket, false} }},
 	{"socket_mode", "who may connect: the mode of the socket", false,
 		func(c *Config) value { return modeValue{&c.SocketMode} }},
+	{"admin_socket", "path of the socket for operators, HTTP with mode 0600; auto: socket with .admin behind it; off: none", false,
+		func(c *Config) value { return textValue{&c.AdminSocket, false} }},
+	{"admin_listen", "loopback address for scrapers and browsers of this machine, such as 127.0.0.1:9510; empty: none", false,
+		func(c *Config) value { return loopbackValue{&c.AdminListen} }},
 
 	{"io", "how the disk is reached: io_uring (uring), pread/pwrite (sync), or the better one this machine allows (auto)", false,
 		func(c *Config) value { return choiceValue{&c.IO, []string{"auto", "uring", "sync"}} }},

@@ -20,12 +20,24 @@ type counters struct {
 	broken     atomic.Uint64 // streams that could not be resynchronised
 	timeouts   atomic.Uint64 // connections closed by request_timeout or answer_timeout
 	refused    atomic.Uint64 // requests answered with an error
+	codes      [codeCount]atomic.Uint64
 	heldUp     atomic.Uint64 // times a connection was not read on for its bounds
 	commits    atomic.Uint64 // commits asked for by connections
 	backups    atomic.Int64  // open now
 	bytesIn    atomic.Uint64
 	bytesOut   atomic.Uint64
 	methods    [methodCount]atomic.Uint64
+}
+
+// codeCount is how many codes of errors the protocol has room for here.
+const codeCount = 32
+
+// refuse counts a request that is answered with an error.
+func (n *counters) refuse(code ipc.Code) {
+	n.refused.Add(1)
+	if i := slices.Index(ipc.Codes, code); i >= 0 {
+		n.codes[i].Add(1)
+	}
 }
 
 // tally adds what a batch has counted by itself.

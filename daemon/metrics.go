@@ -1,0 +1,291 @@
+package daemon
+
+import (
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"rskv/daemon/admin"
+	"rskv/ipc"
+)
+
+// metricPrefix begins the name of every metric of the daemon and its store.
+const metricPrefix = "rskv_"
+
+// metric is one row of the table: which number of stats is exposed under which
+// name. Rows of one name stand together and differ by their label.
+type metric struct {
+	stat  string // the name in stats
+	name  string // behind metricPrefix
+	label string // name="value" of the one label; "": none
+	kind  admin.Kind
+	scale float64 // what one of stat's units is in name's unit
+	help  string
+}
+
+// metrics is the one table from which /metrics and its documentation come. A
+// number in stats that has no row fails a test.
+var metrics = []metric{
+	{"daemon_uptime_seconds", "uptime_seconds", "", admin.Gauge, 1, "Time since the daemon was started."},
+	{"daemon_connections", "connections", "", admin.Gauge, 1, "Connections of clients now."},
+	{"daemon_connections_accepted", "connections_accepted_total", "", admin.Counter, 1, "Connections served."},
+	{"daemon_connections_refused", "connections_refused_total", "", admin.Counter, 1, "Connections refused because there were max_connections."},
+	{"daemon_connections_broken", "connections_broken_total", "", admin.Counter, 1, "Connections closed because what they sent was no request."},
+	{"daemon_connections_late", "connections_late_total", "", admin.Counter, 1, "Connections closed by request_timeout or answer_timeout."},
+	{"daemon_connections_held_up", "connections_held_up_total", "", admin.Counter, 1, "Times a connection was not read on because it had reached a bound."},
+	{"daemon_sessions", "sessions_known", "", admin.Gauge, 1, "Sessions of clients in the daemon's table."},
+	{"daemon_commits_asked", "commits_asked_total", "", admin.Counter, 1, "Commits asked for by clients, before they were joined."},
+	{"daemon_backups", "backups", "", admin.Gauge, 1, "Backups open now."},
+	{"daemon_bytes_in", "received_bytes_total", "", admin.Counter, 1, "Bytes received from clients."},
+	{"daemon_bytes_out", "sent_bytes_total", "", admin.Counter, 1, "Bytes sent to clients."},
+	{"daemon_queued_bytes", "answers_queued_bytes", "", admin.Gauge, 1, "Answers that clients have not taken yet."},
+	{"daemon_request_memory_used", "request_memory_bytes", "", admin.Gauge, 1, "Memory in use for long requests, of request_memory."},
+
+	{"engine_keys", "keys", "", admin.Gauge, 1, "Keys in the store."},
+	{"engine_version", "store_version", "", admin.Gauge, 1, "Version of the last commit."},
+	{"engine_durable", "store_durable_version", "", admin.Gauge, 1, "Version of the last commit on stable storage."},
+	{"engine_log_begin", "log_address_bytes", `marker="begin"`, admin.Gauge, 1, logHelp},
+	{"engine_log_head", "log_address_bytes", `marker="head"`, admin.Gauge, 1, logHelp},
+	{"engine_log_read_only", "log_address_bytes", `marker="read_only"`, admin.Gauge, 1, logHelp},
+	{"engine_log_flushed", "log_address_bytes", `marker="flushed"`, admin.Gauge, 1, logHelp},
+	{"engine_log_durable", "log_address_bytes", `marker="durable"`, admin.Gauge, 1, logHelp},
+	{"engine_log_tail", "log_address_bytes", `marker="tail"`, admin.Gauge, 1, logHelp},
+	{"engine_log_appended", "log_appended_bytes_total", "", admin.Counter, 1, "Bytes appended to the log."},
+	{"engine_warmed_bytes", "log_warmed_bytes_total", "", admin.Counter, 1, "Bytes of log brought back into memory after the start."},
+	{"engine_memory", "memory_budget_bytes", "", admin.Gauge, 1, "Memory the store may use."},
+	{"engine_memory_index", "memory_bytes", `part="index"`, admin.Gauge, 1, "How the memory of the store is divided."},
+	{"engine_memory_log", "memory_bytes", `part="log"`, admin.Gauge, 1, "How the memory of the store is divided."},
+	{"engine_memory_buffers", "memory_bytes", `part="buffers"`, admin.Gauge, 1, "How the memory of the store is divided."},
+	{"engine_index_buckets", "index_buckets", "", admin.Gauge, 1, "Buckets of the index, each good for about five keys."},
+	{"engine_index_overflow", "index_overflow_buckets", "", admin.Gauge, 1, "Overflow buckets of the index in use."},
+	{"engine_index_overflow_max", "index_overflow_buckets_limit", "", admin.Gauge, 1, "Overflow buckets the index has room for."},
+	{"engine_reads", "operations_total", `kind="read"`, admin.Counter, 1, "Operations of the engine; a request for many keys is many."},
+	{"engine_writes", "operations_total", `kind="write"`, admin.Counter, 1, "Operations of the engine; a request for many keys is many."},
+	{"engine_writes_in_place", "writes_total", `how="in_place"`, admin.Counter, 1, "Writes by how they were done."},
+	{"engine_writes_appended", "writes_total", `how="appended"`, admin.Counter, 1, "Writes by how they were done."},
+	{"engine_retries", "retries_total", "", admin.Counter, 1, "Operations tried again because another was faster."},
+	{"engine_space_waits", "space_waits_total", "", admin.Counter, 1, "Times a write waited for memory in the log."},
+	{"engine_cold_reads", "cold_reads_total", "", admin.Counter, 1, "Records read from disk."},
+	{"engine_cold_bytes", "cold_read_bytes_total", "", admin.Counter, 1, "Bytes of records read from disk."},
+	{"engine_read_errors", "read_errors_total", "", admin.Counter, 1, "Reads from disk that failed."},
+	{"engine_corrupt_records", "corrupt_records_total", "", admin.Counter, 1, "Records whose checksum did not hold."},
+	{"engine_sessions", "sessions", "", admin.Gauge, 1, "Sessions that can be resumed."},
+	{"engine_commits", "commits_total", "", admin.Counter, 1, "Commits."},
+	{"engine_checkpoints", "checkpoints_total", "", admin.Counter, 1, "Checkpoints taken."},
+	{"engine_checkpoints_failed", "checkpoint_failures_total", "", admin.Counter, 1, "Checkpoints that failed."},
+	{"engine_replay_bytes", "replay_bytes", "", admin.Gauge, 1, "Bytes of log a start after a crash would have to read now."},
+	{"engine_write_hold_p50_ns", "write_hold_seconds", `percentile="50"`, admin.Gauge, 1e-9, "How long commits held writes."},
+	{"engine_write_hold_p9999_ns", "write_hold_seconds", `percentile="99.99"`, admin.Gauge, 1e-9, "How long commits held writes."},
+	{"engine_write_hold_max_ns", "write_hold_seconds", `percentile="100"`, admin.Gauge, 1e-9, "How long commits held writes."},
+	{"engine_device_reads", "device_operations_total", `kind="read"`, admin.Counter, 1, "Operations of the storage device."},
+	{"engine_device_writes", "device_operations_total", `kind="write"`, admin.Counter, 1, "Operations of the storage device."},
+	{"engine_device_syncs", "device_operations_total", `kind="sync"`, admin.Counter, 1, "Operations of the storage device."},
+	{"engine_device_read_bytes", "device_bytes_total", `kind="read"`, admin.Counter, 1, "Bytes moved by the storage device."},
+	{"engine_device_written_bytes", "device_bytes_total", `kind="write"`, admin.Counter, 1, "Bytes moved by the storage device."},
+	{"engine_device_errors", "device_errors_total", "", admin.Counter, 1, "Operations of the storage device that failed."},
+}
+
+const logHelp = "Where the markers of the log stand; begin <= head <= flushed <= read_only <= tail."
+
+// unexposed are the numbers in stats that other families say, or that follow
+// from them.
+var unexposed = []string{
+	"daemon_requests", "daemon_requests_*", // requests_total, request_errors_total
+	"daemon_goroutines", // go_goroutines
+	"latency_*",         // request_duration_seconds
+	"io_direct",         // build_info
+}
+
+// The families that no row of the table says.
+const (
+	familyRequests = metricPrefix + "requests_total"
+	familyErrors   = metricPrefix + "request_errors_total"
+	familyDuration = metricPrefix + "request_duration_seconds"
+	familyBuild    = metricPrefix + "build_info"
+	familyUp       = metricPrefix + "ready"
+	familyWritable = metricPrefix + "writable"
+)
+
+// families gathers everything /metrics shows.
+func (s *server) families() []admin.Family {
+	all := []admin.Family{s.buildFamily(), truth(familyUp, "Whether clients are served.", s.health.ready() == nil)}
+	s.health.look(func() {
+		stats := s.stats()
+		all = append(all, tableFamilies(stats)...)
+		all = append(all, s.requestFamily(), s.errorFamily(), s.durationFamily(),
+			truth(familyWritable, "Whether the store takes writes.", stats["engine_state"] == "ok"))
+	})
+	return append(all, processFamilies(s.started)...)
+}
+
+// tableFamilies says what the table says.
+func tableFamilies(stats map[string]any) []admin.Family {
+	var all []admin.Family
+	for _, m := range metrics {
+		v, ok := asFloat(stats[m.stat])
+		if !ok {
+			continue // a daemon without it, for want of the kernel's support
+		}
+		if n := len(all); n == 0 || all[n-1].Name != metricPrefix+m.name {
+			all = append(all, admin.Family{Name: metricPrefix + m.name, Kind: m.kind, Help: m.help})
+		}
+		f := &all[len(all)-1]
+		f.Samples = append(f.Samples, admin.Sample{Labels: m.labels(), Value: v * m.scale})
+	}
+	return all
+}
+
+func (m *metric) labels() []admin.Label {
+	name, value, ok := strings.Cut(m.label, "=")
+	if !ok {
+		return nil
+	}
+	return []admin.Label{{Name: name, Value: strings.Trim(value, `"`)}}
+}
+
+// asFloat turns a number or a truth of stats into a sample's value.
+func asFloat(v any) (float64, bool) {
+	switch v := v.(type) {
+	case bool:
+		if v {
+			return 1, true
+		}
+		return 0, true
+	case int:
+		return float64(v), true
+	case int64:
+		return float64(v), true
+	case uint64:
+		return float64(v), true
+	case float64:
+		return v, true
+	}
+	return 0, false
+}
+
+func truth(name, help string, v bool) admin.Family {
+	f, _ := asFloat(v)
+	return admin.Family{Name: name, Kind: admin.Gauge, Help: help, Samples: []admin.Sample{{Value: f}}}
+}
+
+// buildFamily says what runs here. Its value is 1; the labels are what counts.
+func (s *server) buildFamily() admin.Family {
+	labels := []admin.Label{{Name: "version", Value: Version()}, {Name: "go_version", Value: runtime.Version()}}
+	s.health.look(func() { labels = append(labels, admin.Label{Name: "io_backend", Value: s.store.Info().Backend}) })
+	return admin.Family{Name: familyBuild, Kind: admin.Gauge, Help: "What runs here.", Samples: []admin.Sample{{Labels: labels, Value: 1}}}
+}
+
+// requestFamily counts requests by method; "unknown" is a method there is not.
+func (s *server) requestFamily() admin.Family {
+	f := admin.Family{Name: familyRequests, Kind: admin.Counter, Help: "Requests by method."}
+	for _, m := range append([]ipc.Method{ipc.MethodUnknown}, ipc.Methods()...) {
+		f.Samples = append(f.Samples, admin.Sample{
+			Labels: []admin.Label{{Name: "method", Value: m.String()}}, Value: float64(s.count.methods[m].Load()),
+		})
+	}
+	return f
+}
+
+// errorFamily counts requests that were answered with an error.
+func (s *server) errorFamily() admin.Family {
+	f := admin.Family{Name: familyErrors, Kind: admin.Counter, Help: "Requests answered with an error, by its code."}
+	for i, code := range ipc.Codes {
+		f.Samples = append(f.Samples, admin.Sample{
+			Labels: []admin.Label{{Name: "code", Value: string(code)}}, Value: float64(s.count.codes[i].Load()),
+		})
+	}
+	return f
+}
+
+// durationFamily is the latency histograms, one bucket for each power of two.
+func (s *server) durationFamily() admin.Family {
+	f := admin.Family{
+		Name: familyDuration, Kind: admin.Histogram,
+		Help: "Time from reading a request to handing its answer to the socket, by what it waited for.",
+	}
+	for kind := range s.latency {
+		steps := s.latency[kind].load()
+		of := &admin.Distribution{Sum: float64(s.latency[kind].sum.Load()) * 1e-9}
+		for i := 0; i < latencySteps-1; i += 4 {
+			of.Bounds = append(of.Bounds, float64(stepEnd(i))*1e-9)
+			n := uint64(0)
+			for _, v := range steps[max(0, i-3) : i+1] {
+				n += v
+			}
+			of.Counts = append(of.Counts, n)
+		}
+		of.Counts = append(of.Counts, steps[latencySteps-1])
+		f.Samples = append(f.Samples, admin.Sample{
+			Labels: []admin.Label{{Name: "kind", Value: timedLabels[kind][0]}, {Name: "wait", Value: timedLabels[kind][1]}}, Of: of,
+		})
+	}
+	return f
+}
+
+// processFamilies are about the process, under the names every exporter uses.
+func processFamilies(started time.Time) []admin.Family {
+	var memory runtime.MemStats
+	runtime.ReadMemStats(&memory)
+	all := []admin.Family{
+		gauge("go_goroutines", "Goroutines.", float64(runtime.NumGoroutine())),
+		gauge("go_memstats_heap_alloc_bytes", "Bytes of the Go heap in use; the store's memory is not on it.", float64(memory.HeapAlloc)),
+		gauge("process_start_time_seconds", "When the daemon was started, in seconds since 1970.", float64(started.UnixMilli())/1e3),
+	}
+	usage, ok := processUsage()
+	if !ok {
+		return all
+	}
+	return append(all,
+		gauge("process_resident_memory_bytes", "Resident memory.", float64(usage.resident)),
+		gauge("process_open_fds", "Open file descriptors.", float64(usage.descriptors)),
+		admin.Family{
+			Name: "process_cpu_seconds_total", Kind: admin.Counter, Help: "Processor time used.",
+			Samples: []admin.Sample{{Value: usage.cpu.Seconds()}},
+		})
+}
+
+func gauge(name, help string, v float64) admin.Family {
+	return admin.Family{Name: name, Kind: admin.Gauge, Help: help, Samples: []admin.Sample{{Value: v}}}
+}
+
+// MetricDoc is what there is to know about one metric.
+type MetricDoc struct {
+	Name, Kind, Help string
+	Labels           string // their names, separated by commas
+}
+
+// MetricDocs describes every metric that /metrics can show, in its order.
+func MetricDocs() []MetricDoc {
+	s := newServer(Defaults(), nil)
+	var all []MetricDoc
+	add := func(families ...admin.Family) {
+		for _, f := range families {
+			var labels []string
+			for _, l := range f.Samples[0].Labels {
+				labels = append(labels, l.Name)
+			}
+			all = append(all, MetricDoc{f.Name, string(f.Kind), f.Help, strings.Join(labels, ", ")})
+		}
+	}
+	stats := map[string]any{}
+	for _, m := range metrics {
+		stats[m.stat] = 0
+	}
+	add(s.buildFamily(), truth(familyUp, "Whether clients are served.", true))
+	add(tableFamilies(stats)...)
+	add(s.requestFamily(), s.errorFamily(), s.durationFamily(), truth(familyWritable, "Whether the store takes writes.", true))
+	add(processFamilies(s.started)...)
+	return all
+}
+
+// exposed reports whether a name of stats has a row, or is said elsewhere.
+func exposed(stat string) bool {
+	if slices.ContainsFunc(metrics, func(m metric) bool { return m.stat == stat }) {
+		return true
+	}
+	return slices.ContainsFunc(unexposed, func(pattern string) bool {
+		prefix, below := strings.CutSuffix(pattern, "*")
+		return stat == pattern || below && strings.HasPrefix(stat, prefix)
+	})
+}
