@@ -352,8 +352,11 @@ func unmarshal(b []byte, v any) error {
 }
 
 // number returns the unsigned integer under name, 0 if there is none.
-func number(m map[string]any, name string) uint64 {
-	switch v := m[name].(type) {
+func number(m map[string]any, name string) uint64 { return unsigned(m[name]) }
+
+// unsigned is an integer of any type that msgpack makes, 0 if it is negative or something else.
+func unsigned(v any) uint64 {
+	switch v := v.(type) {
 	case int8:
 		return uint64(max(v, 0))
 	case int16:

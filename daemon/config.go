@@ -51,6 +51,7 @@ func Defaults() Config {
 		AnswerTimeout:      time.Minute,
 		DrainTimeout:       10 * time.Second,
 		BackupTimeout:      time.Minute,
+		ScrubRate:          engine.ScrubRateDefault,
 		LogLevel:           slog.LevelInfo,
 		LogFormat:          "text",
 	}

@@ -53,6 +53,7 @@ type server struct {
 	started  time.Time
 	requests *budget // for requests longer than readBytes
 	sessions *sessionTable
+	scrubs   scrubber
 
 	address string // of the data socket; immutable once it serves
 	health  health
@@ -127,6 +128,7 @@ func newServer(cfg Config, log io.Writer) *server {
 	s.level.Set(cfg.LogLevel)
 	s.log = newLogger(cfg.LogFormat, log, s.level)
 	s.requests = newBudget(cfg.RequestMemory)
+	s.scrubs.settings, s.scrubs.log = s.settings, s.log
 	s.mu.conns = map[*conn]struct{}{}
 	return s
 }
@@ -216,6 +218,7 @@ func (s *server) serve(ctx context.Context, listener *net.UnixListener) error {
 	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
 	defer stop()
 	s.serving.Go(func() { s.notifyDurable(ctx) })
+	s.serving.Go(func() { s.scrubs.open(ctx, s.store) })
 	for {
 		socket, err := listener.AcceptUnix()
 		switch {

@@ -120,6 +120,8 @@ func (c *conn) about(k call) {
 		c.checkpoints(k)
 	case ipc.MethodBackup:
 		c.backup(k)
+	case ipc.MethodScrub:
+		c.scrub(k)
 	}
 }
 

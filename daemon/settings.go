@@ -42,6 +42,9 @@ type Config struct {
 	DrainTimeout   time.Duration
 	BackupTimeout  time.Duration
 
+	ScrubInterval time.Duration
+	ScrubRate     int64
+
 	LogLevel  slog.Level
 	LogFormat string
 
@@ -71,6 +74,8 @@ const (
 	timeoutMax       = 24 * time.Hour
 	commitMin        = time.Millisecond
 	commitMax        = time.Hour
+	scrubIntervalMax = 10 * 365 * 24 * time.Hour
+	rateMax          = 1 << 40 // bytes a second: more than any disk has
 )
 
 // setting is one row of the table: everything there is to know about one name.
@@ -154,6 +159,10 @@ var settings = []setting{
 		func(c *Config) value { return spanValue{&c.DrainTimeout, timeoutMin, timeoutMax} }},
 	{"backup_timeout", "a backup that its client does not read for that long is given up; 0: never", true,
 		func(c *Config) value { return spanValue{&c.BackupTimeout, timeoutMin, timeoutMax} }},
+	{"scrub_interval", "how often the whole log is read back and verified; 0: only when asked", true,
+		func(c *Config) value { return spanValue{&c.ScrubInterval, timeoutMin, scrubIntervalMax} }},
+	{"scrub_rate", "bytes a second that are read for that; 0: no limit", true,
+		func(c *Config) value { return sizeValue[int64]{&c.ScrubRate, 0, rateMax} }},
 
 	{"log_level", "how much is logged to stderr", true,
 		func(c *Config) value { return levelValue{&c.LogLevel} }},

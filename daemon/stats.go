@@ -113,6 +113,7 @@ func (s *server) stats() map[string]any {
 	info := s.store.Info()
 	all["io_backend"], all["io_why"], all["io_direct"] = info.Backend, info.Why, info.Direct
 	s.latencyStats(all)
+	s.scrubs.stats(all)
 	s.storeStats(all)
 	return all
 }

@@ -53,6 +53,7 @@ type scrub struct {
 	spans  []manifest.Span // what is left to read, all closed
 	at     record.Addr     // next in spans[0]
 	total  int64
+	due    int64 // clock: the next page is not read before
 	began  int64 // clock
 	memory *ioring.Memory
 	read   ioring.Op
@@ -138,6 +139,10 @@ func (c *scrub) step() time.Duration {
 		return time.Millisecond // Scrub is still starting the task
 	}
 	if c.answer == nil {
+		// A read whose answer was seen before its wake-up wakes the task early.
+		if early := c.due - c.s.opt.Clock.Monotonic(); early > 0 {
+			return time.Duration(early)
+		}
 		if !c.ask() {
 			return -1
 		}
@@ -159,8 +164,8 @@ func (c *scrub) step() time.Duration {
 	if c.opt.BytesPerSecond < 0 {
 		return 0
 	}
-	due := c.began + int64(float64(c.res.Bytes)/float64(c.opt.BytesPerSecond)*1e9)
-	return time.Duration(max(0, due-c.s.opt.Clock.Monotonic()))
+	c.due = c.began + int64(float64(c.res.Bytes)/float64(c.opt.BytesPerSecond)*1e9)
+	return time.Duration(max(0, c.due-c.s.opt.Clock.Monotonic()))
 }
 
 // end lets Scrub return.

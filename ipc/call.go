@@ -36,13 +36,16 @@ type Action uint8
 
 // The actions. Which of them a method has is said in PROTOCOL.md.
 const (
-	ActionNone  Action = iota // the method has none
-	ActionOpen                // backup
-	ActionRead                // backup
-	ActionClose               // backup
+	ActionNone   Action = iota // the method has none
+	ActionOpen                 // backup
+	ActionRead                 // backup
+	ActionClose                // backup
+	ActionStart                // scrub
+	ActionStatus               // scrub
+	ActionStop                 // scrub
 )
 
-var actionNames = [...]string{"", "open", "read", "close"}
+var actionNames = [...]string{"", "open", "read", "close", "start", "status", "stop"}
 
 // String returns the action's name on the wire.
 func (a Action) String() string { return actionNames[a] }
@@ -56,7 +59,7 @@ type Setting struct{ Name, Value string }
 // it is parsed into again. Which fields mean something depends on the method.
 type Call struct {
 	Method    Method
-	Action    Action    // backup
+	Action    Action    // backup scrub
 	If        Condition // put
 	Sync      bool      // put del cas add append mput mdel: answer when it is on stable storage
 	Blind     bool      // del mdel: do not ask whether it was there
@@ -76,6 +79,8 @@ type Call struct {
 	Checkpoint CheckpointCall // checkpoint
 	Settings   []Setting      // config: what to set, if anything
 	Offset     int64          // backup read: byte of the stream
+	Rate       int64          // scrub start: bytes a second, if HasRate; 0: as fast as it goes
+	HasRate    bool
 }
 
 // HelloCall is what a client says of itself. All of it may be missing.
@@ -198,6 +203,14 @@ func (p *params) parse(c *Call) (err *Error) {
 		return p.options(c, optKind|optCookie)
 	case MethodBackup:
 		return p.backup(c)
+	case MethodScrub:
+		if c.Action, err = p.action(ActionStart, ActionStatus, ActionStop); err != nil {
+			return err
+		}
+		if c.Action == ActionStart {
+			return p.options(c, optRate)
+		}
+		return p.options(c, 0)
 	}
 	return err
 }

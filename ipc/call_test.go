@@ -77,6 +77,11 @@ func TestParseCall_EveryMethod(t *testing.T) {
 		{"backup", list{"open"}, ipc.Call{Method: ipc.MethodBackup, Action: ipc.ActionOpen}},
 		{"backup", list{"read", 1 << 40}, ipc.Call{Method: ipc.MethodBackup, Action: ipc.ActionRead, Offset: 1 << 40}},
 		{"backup", list{"close"}, ipc.Call{Method: ipc.MethodBackup, Action: ipc.ActionClose}},
+		{"scrub", list{"start"}, ipc.Call{Method: ipc.MethodScrub, Action: ipc.ActionStart}},
+		{"scrub", list{"start", dict{"rate": 0}}, ipc.Call{Method: ipc.MethodScrub, Action: ipc.ActionStart, HasRate: true}},
+		{"scrub", list{"start", dict{"rate": 1 << 40}}, ipc.Call{Method: ipc.MethodScrub, Action: ipc.ActionStart, Rate: 1 << 40, HasRate: true}},
+		{"scrub", list{"status"}, ipc.Call{Method: ipc.MethodScrub, Action: ipc.ActionStatus}},
+		{"scrub", list{"stop", dict{}}, ipc.Call{Method: ipc.MethodScrub, Action: ipc.ActionStop}},
 		{"checkpoint", list{dict{"kind": "index", "cookie": v}}, ipc.Call{Method: ipc.MethodCheckpoint,
 			Checkpoint: ipc.CheckpointCall{Kind: ipc.CheckpointIndex, Cookie: v}}},
 	} {
@@ -153,6 +158,10 @@ func TestParseCall_Refuses(t *testing.T) {
 		{"backup", list{"read"}, `BadRequest: backup: an offset goes with "read", and with nothing else`},
 		{"backup", list{"open", 0}, `BadRequest: backup: an offset goes with "read", and with nothing else`},
 		{"backup", list{"read", uint64(1) << 63}, `BadRequest: backup: offset is out of range, must be an integer from 0 to 2^63-1`},
+		{"scrub", list{"open"}, `BadRequest: scrub: what to do must be "start", "status" or "stop"`},
+		{"scrub", list{"status", dict{"rate": 1}}, `BadRequest: scrub: unknown option "rate"`},
+		{"scrub", list{"start", dict{"rate": -1}}, `BadRequest: scrub: option "rate" is out of range, must be a number of bytes`},
+		{"scrub", list{"start", dict{"rate": "1"}}, `BadRequest: scrub: option "rate" is str, must be a number of bytes`},
 		{"checkpoint", list{dict{"kind": "half"}}, `BadRequest: checkpoint: option "kind" must be "full", "log" or "index"`},
 		{"checkpoint", list{dict{"cookie": make([]byte, 4097)}}, `BadRequest: checkpoint: option "cookie" has 4097 bytes, the limit is 4096`},
 	} {
@@ -235,14 +244,14 @@ func TestMethod_Classes(t *testing.T) {
 		"ping": "read", "hello": "read", "get": "read", "exists": "read", "mget": "read", "len": "read",
 		"sync": "read", "stats": "read", "config": "read", "put": "write", "del": "write", "cas": "write",
 		"add": "write", "append": "write", "mput": "write", "mdel": "write", "checkpoint": "admin", "checkpoints": "read",
-		"backup": "admin",
+		"backup": "admin", "scrub": "admin",
 	} {
 		m := ipc.LookupMethod([]byte(method))
 		require.NotEqual(t, ipc.MethodUnknown, m, method)
 		require.Equal(t, method, m.String())
 		require.Equal(t, want, m.Class().String(), method)
 	}
-	require.Len(t, ipc.Methods(), 19)
+	require.Len(t, ipc.Methods(), 20)
 	c, err := call(t, ipc.DefaultLimits(), "config", dict{"set": dict{"a": 1}})
 	require.Nil(t, err)
 	require.Equal(t, ipc.ClassAdmin, c.Class())

@@ -28,6 +28,7 @@ const (
 	MethodCheckpoint
 	MethodCheckpoints
 	MethodBackup
+	MethodScrub
 	methodCount
 )
 
@@ -77,11 +78,12 @@ var methods = [methodCount]methodInfo{
 	MethodCheckpoint:  {"checkpoint", ClassAdmin, 0, 1},
 	MethodCheckpoints: {"checkpoints", ClassRead, 0, 0},
 	MethodBackup:      {"backup", ClassAdmin, 1, 2},
+	MethodScrub:       {"scrub", ClassAdmin, 1, 2},
 }
 
 // later are the methods the protocol names and this version does not have.
 var later = []string{
-	"expire", "ttl", "scan", "watch", "compact", "scrub", "tasks", "slowlog",
+	"expire", "ttl", "scan", "watch", "compact", "tasks", "slowlog",
 	"monitor",
 }
 
@@ -150,6 +152,8 @@ func LookupMethod(name []byte) Method {
 		return MethodCheckpoints
 	case "backup":
 		return MethodBackup
+	case "scrub":
+		return MethodScrub
 	}
 	return MethodUnknown
 }

@@ -3,7 +3,7 @@ package ipc
 import "fmt"
 
 // option is one name in an options map; a set of them is a mask.
-type option uint16
+type option uint32
 
 const (
 	optTTL option = 1 << iota
@@ -18,6 +18,7 @@ const (
 	optSeen
 	optKind
 	optCookie
+	optRate
 )
 
 // optionOf returns the option of that name, 0 if there is none.
@@ -47,6 +48,8 @@ func optionOf(name []byte) option {
 		return optKind
 	case "cookie":
 		return optCookie
+	case "rate":
+		return optRate
 	}
 	return 0
 }
@@ -100,6 +103,16 @@ func (p *params) option(c *Call, o option) *Error {
 		return p.hello(&c.Hello, o)
 	case optKind:
 		return p.kind(c)
+	case optRate:
+		rate, err := p.r.Int()
+		if err == nil && rate < 0 {
+			err = ErrRange
+		}
+		if err != nil {
+			return p.wrong(`option "rate"`, "a number of bytes", err)
+		}
+		c.Rate, c.HasRate = rate, true
+		return nil
 	default: // optCookie
 		cookie, err := p.r.Bytes()
 		if err != nil {

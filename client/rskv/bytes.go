@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strconv"
+	"strings"
 
 	"golang.org/x/term"
 )
@@ -47,4 +49,27 @@ func valueFrom(args []string, stdin io.Reader) ([]byte, error) {
 		return nil, fmt.Errorf("read the value from stdin: %w", err)
 	}
 	return value, nil
+}
+
+// sizeUnits are the units a number of bytes may be given in.
+var sizeUnits = []struct {
+	name  string
+	bytes int64
+}{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}}
+
+// parseSize returns the bytes that text, a whole number with or without a unit,
+// stands for.
+func parseSize(text string) (int64, error) {
+	digits, unit := text, int64(1)
+	for _, u := range sizeUnits {
+		if rest, ok := strings.CutSuffix(text, u.name); ok {
+			digits, unit = rest, u.bytes
+			break
+		}
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n < 0 || n > math.MaxInt64/unit {
+		return 0, fmt.Errorf("%q is not a number of bytes: write 1000, 64MiB, 1GiB", text)
+	}
+	return n * unit, nil
 }
