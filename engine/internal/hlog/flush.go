@@ -109,7 +109,12 @@ func (l *Log) collect() {
 	}
 }
 
+// isFull tells a full disk, which passes, from what is final. A sync that failed
+// for want of room is final too: what it should have covered may be gone.
 func isFull(err error) bool {
+	if errors.Is(err, ioring.ErrSyncFailed) {
+		return false
+	}
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
 }
 
