@@ -95,17 +95,28 @@ func (l *Ledger) Release() {
 
 // ledgerTable is the ledgers a store knows.
 type ledgerTable struct {
-	most   int           // immutable
-	expiry int64         // ms; immutable
-	wall   func() int64  // immutable
-	random io.Reader     // immutable
-	prior  LedgerHistory // immutable
+	most   int          // immutable
+	expiry int64        // ms; immutable
+	wall   func() int64 // immutable
+	random io.Reader    // immutable
 
 	mu      sync.Mutex
 	all     map[LedgerID]*Ledger
 	changed [2][]*Ledger  // counted in a group, by its parity
 	version atomic.Uint64 // of the last cut; written under mu
+	// prior says which ledgers of the run before may begin again at 0; no
+	// generation: none any more. Guarded by mu.
+	prior LedgerHistory
+	// forgotten are those of them that have been here since and were forgotten:
+	// they may have counted. Guarded by mu; at most forgottenMost.
+	forgotten     map[LedgerID]struct{}
+	forgottenMost int
 }
+
+// forgottenDefault is how many ledgers that began again at 0 are remembered
+// after they were forgotten, 16 bytes each. It takes that many clients that were
+// cut off by one crash and then gave up.
+const forgottenDefault = 64 << 10
 
 // LedgerHistory is what recovery knows about the run before.
 type LedgerHistory struct {
@@ -119,6 +130,7 @@ func (t *ledgerTable) init(opt *Options, prior LedgerHistory, version uint64) {
 	if t.all == nil {
 		t.all = make(map[LedgerID]*Ledger)
 	}
+	t.forgotten, t.forgottenMost = make(map[LedgerID]struct{}), forgottenDefault
 	t.version.Store(version)
 }
 
@@ -147,14 +159,14 @@ func (s *Store) NewLedger() (*Ledger, error) {
 
 // FindLedger finds the ledger of a client that comes back. One that was handed
 // out by the run before and is not in what was recovered never committed
-// anything: it begins again at 0. ErrLedgerUnknown: nothing can be said.
+// anything: it begins again at 0, once. ErrLedgerUnknown: nothing can be said.
 func (s *Store) FindLedger(id LedgerID) (*Ledger, error) {
 	t := &s.ledgers
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	l := t.all[id]
 	if l == nil {
-		if t.prior.generation == 0 || id.generation() != t.prior.generation || id.version() < t.prior.version || len(t.all) >= t.most {
+		if _, before := t.forgotten[id]; before || !t.beginsAgainLocked(id) || len(t.all) >= t.most {
 			return nil, ErrLedgerUnknown
 		}
 		l = &Ledger{id: id, table: t}
@@ -163,6 +175,25 @@ func (s *Store) FindLedger(id LedgerID) (*Ledger, error) {
 	}
 	l.seen, l.held = t.wall(), true
 	return l, nil
+}
+
+// beginsAgainLocked reports whether a ledger that is not in what was recovered
+// would be one that never committed anything.
+func (t *ledgerTable) beginsAgainLocked(id LedgerID) bool {
+	return t.prior.generation != 0 && id.generation() == t.prior.generation && id.version() >= t.prior.version
+}
+
+// forgetLocked forgets a ledger, so that it is unknown from here on. If there is
+// no room to remember that, no other ledger begins again either.
+func (t *ledgerTable) forgetLocked(id LedgerID) {
+	delete(t.all, id)
+	switch {
+	case !t.beginsAgainLocked(id):
+	case len(t.forgotten) >= t.forgottenMost:
+		t.prior = LedgerHistory{}
+	default:
+		t.forgotten[id] = struct{}{}
+	}
 }
 
 // noteLocked puts a ledger on the list of the group that is forming.
@@ -236,7 +267,7 @@ func (t *ledgerTable) sweepLocked() {
 	limit := t.wall() - t.expiry
 	for id, l := range t.all {
 		if !l.held && l.seen < limit {
-			delete(t.all, id)
+			t.forgetLocked(id)
 		}
 	}
 }
@@ -250,7 +281,7 @@ func (t *ledgerTable) evictLocked() bool {
 		}
 	}
 	if oldest != nil {
-		delete(t.all, oldest.id)
+		t.forgetLocked(oldest.id)
 	}
 	return oldest != nil
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -150,3 +151,69 @@ func TestLedger_Unknown(t *testing.T) {
 	require.ErrorIs(t, err, ErrLedgerUnknown)
 	require.NoError(t, s.Close())
 }
+
+// TestLedger_RevivedOnce: a ledger of the run before, which began again at 0, is
+// forgotten and comes back at 0 a second time: its client's writes are done
+// twice. Or remembering such ids takes memory without end.
+func TestLedger_RevivedOnce(t *testing.T) {
+	const expiry = time.Second
+	clock := &ledgerClock{wall: 1_000_000}
+	dev := iotest.NewMem(iotest.MemOptions{})
+	open := func() *Store {
+		s, err := Open(Options{Device: dev, Memory: MemoryMin, PageSize: 256 << 10, CommitInterval: -1, LedgerExpiry: expiry, Clock: clock})
+		require.NoError(t, err)
+		return s
+	}
+	s := open()
+	var ids []LedgerID // in no commit when the power fails
+	for range 3 {
+		l, err := s.NewLedger()
+		require.NoError(t, err)
+		ids = append(ids, l.ID())
+	}
+	image := dev.CrashImage(iotest.CrashOptions{})
+	require.NoError(t, s.Close())
+	dev = image
+	s = open()
+	table := &s.ledgers
+	forgetBy := func(i int, how func()) {
+		t.Helper()
+		l, err := s.FindLedger(ids[i])
+		require.NoError(t, err)
+		require.Zero(t, l.Applied())
+		n := s.NewSession()
+		n.Attach(l)
+		n.Do([]Op{{Kind: OpAdd, Key: []byte("k"), Delta: 1, Number: 1}})
+		n.Close()
+		again, err := s.FindLedger(ids[i])
+		require.NoError(t, err)
+		require.Same(t, l, again)
+		l.Release()
+		table.mu.Lock()
+		how()
+		table.mu.Unlock()
+		require.Zero(t, table.size())
+	}
+	forgetBy(0, func() { require.True(t, table.evictLocked()) })
+	_, err := s.FindLedger(ids[0])
+	require.ErrorIs(t, err, ErrLedgerUnknown)
+	forgetBy(1, func() {
+		clock.wall += 2 * expiry.Milliseconds()
+		table.forgottenMost = 1 // it is one too many to be remembered
+		table.sweepLocked()
+	})
+	for _, id := range ids { // the last one would be sound, but that is not known any more
+		_, err = s.FindLedger(id)
+		require.ErrorIs(t, err, ErrLedgerUnknown)
+	}
+	require.Len(t, table.forgotten, 1)
+	require.NoError(t, s.Close())
+}
+
+// ledgerClock is a clock whose wall time the test sets.
+type ledgerClock struct {
+	systemClock
+	wall int64
+}
+
+func (c *ledgerClock) Wall() int64 { return c.wall }
