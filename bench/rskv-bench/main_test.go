@@ -27,6 +27,12 @@ func TestRun_WrongArguments(t *testing.T) {
 		{[]string{"quick", "--rounds", "-1"}, "--rounds -1"},
 		{[]string{"quick", "--rounds", "x"}, "--rounds"},
 		{[]string{"quick", "--only", "engine,moon"}, "--only moon"},
+		{[]string{"ycsb", "G"}, "neither one of A to F"},
+		{[]string{"ycsb", "-p", "threads=3"}, `unknown property "threads"`},
+		{[]string{"ycsb", "--on", "moon"}, "--on moon"},
+		{[]string{"ycsb", "--time", "0s"}, "--time 0s"},
+		{[]string{"ycsb", "--memory", "1"}, "--memory 1"},
+		{[]string{"ycsb", "--rounds", "0"}, "--rounds 0"},
 		{[]string{"fio"}, "takes one job file"},
 		{[]string{"fio", "j", "--rounds", "0"}, "--rounds 0"},
 		{[]string{"fio", "j", "--ioengine", "mmap"}, "mmap"},
@@ -124,4 +130,25 @@ func TestFio(t *testing.T) {
 	require.NoError(t, os.WriteFile(job, []byte("[a]\nsize=64k\n"), 0o644))
 	require.Equal(t, 1, run(t.Context(), []string{"--vs-fio", job}, &stdout, &stderr))
 	require.Contains(t, stderr.String(), "fio is not installed")
+}
+
+// Each workload must run from the command line and say what it hit.
+func TestYCSB(t *testing.T) {
+	dir := t.TempDir()
+	var stdout, stderr bytes.Buffer
+	args := []string{"ycsb", "--on", "engine", "--rounds", "2", "--time", "20ms", "--memory", "32", "--dir", dir, "--json", "-",
+		"-p", "recordcount=2000", "-p", "fieldlength=10"}
+	require.Zero(t, run(t.Context(), args, &stdout, &stderr), stderr.String())
+	var r measure.Report
+	require.NoError(t, json.Unmarshal(stdout.Bytes(), &r))
+	require.Len(t, r.Rows, 6)
+	for _, row := range r.Rows {
+		require.Len(t, row.Rates, 2, row.Group)
+		require.EqualValues(t, 1, *row.Hit, row.Group)
+		require.Positive(t, *row.P99, row.Group)
+		require.NotEmpty(t, row.Curve, row.Group)
+	}
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, left)
 }

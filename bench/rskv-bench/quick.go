@@ -160,24 +160,7 @@ func (f *quickFlags) run(cmd *cobra.Command) (err error) {
 			return fmt.Errorf("%s: %w", g.name, err)
 		}
 	}
-	return f.write(cmd.OutOrStdout(), q.report)
-}
-
-// write hands the report out.
-func (f *quickFlags) write(stdout io.Writer, r *measure.Report) error {
-	var err error
-	if f.json == "-" {
-		err = r.WriteJSON(stdout)
-	} else {
-		err = r.WriteTable(stdout)
-	}
-	if f.json != "" && f.json != "-" {
-		err = errors.Join(err, writeFile(f.json, r.WriteJSON))
-	}
-	if r.Failed() {
-		err = errors.Join(err, errors.New("there were wrong answers, see the report"))
-	}
-	return err
+	return writeReport(cmd.OutOrStdout(), q.report, f.json)
 }
 
 func writeFile(path string, write func(io.Writer) error) error {

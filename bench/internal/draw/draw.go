@@ -53,7 +53,7 @@ func mix(x uint64) uint64 {
 // generating billion-record synthetic databases", 1994), as in YCSB.
 type Zipf struct {
 	state        uint64
-	n            uint64
+	n, spread    uint64  // ranks; numbers they are scattered over
 	zeta, second float64 // sum of all weights; of the first two
 	alpha, eta   float64
 }
@@ -64,13 +64,36 @@ func NewZipf(n uint64, theta float64, seed uint64) *Zipf {
 	if n < 2 || theta <= 0 || theta >= 1 {
 		panic(fmt.Sprintf("draw: zipf over %d keys with theta %g", n, theta))
 	}
-	z := &Zipf{state: seed, n: n, alpha: 1 / (1 - theta)}
+	z := &Zipf{state: seed, n: n, spread: n, alpha: 1 / (1 - theta)}
 	for i := uint64(1); i <= n; i++ {
 		z.zeta += math.Pow(float64(i), -theta)
 	}
-	z.second = 1 + math.Pow(0.5, theta)
-	z.eta = (1 - math.Pow(2/float64(n), 1-theta)) / (1 - z.second/z.zeta)
+	z.curve(theta)
 	return z
+}
+
+// ScrambledItems and scrambledZeta are YCSB's: its scrambled zipfian draws among
+// ten thousand million ranks with theta 0.99, whatever the number of keys, and
+// then scatters them over the keys.
+const (
+	ScrambledItems = 10_000_000_000
+	ScrambledTheta = 0.99
+	scrambledZeta  = 26.46902820178302
+)
+
+// NewScrambled returns YCSB's scrambled zipfian over the numbers below n. It is
+// flatter than NewZipf over the same numbers: the hottest key has 3.8 % of the
+// draws.
+func NewScrambled(n, seed uint64) *Zipf {
+	z := &Zipf{state: seed, n: ScrambledItems, spread: n, zeta: scrambledZeta, alpha: 1 / (1 - ScrambledTheta)}
+	z.curve(ScrambledTheta)
+	return z
+}
+
+// curve lays the curve that all ranks but the first two come from.
+func (z *Zipf) curve(theta float64) {
+	z.second = 1 + math.Pow(0.5, theta)
+	z.eta = (1 - math.Pow(2/float64(z.n), 1-theta)) / (1 - z.second/z.zeta)
 }
 
 // Reseeded returns the same distribution from another seed, for another
@@ -84,7 +107,15 @@ func (z *Zipf) Reseeded(seed uint64) *Zipf {
 // Fill implements Source.
 func (z *Zipf) Fill(dst []uint64) {
 	for i := range dst {
-		dst[i] = Scatter(z.rank(), z.n)
+		dst[i] = Scatter(z.rank(), z.spread)
+	}
+}
+
+// Ranks sets every element of dst to a rank, 0 being the most frequent, that was
+// not scattered.
+func (z *Zipf) Ranks(dst []uint64) {
+	for i := range dst {
+		dst[i] = z.rank()
 	}
 }
 

@@ -120,7 +120,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 func writeGroup(out *bytes.Buffer, rows []*Row) {
 	fmt.Fprintf(out, "\n%s\n", rows[0].Group)
 	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "  what\tmedian\tspread\tunit\thit\tcommit\tCPU/op\tratio\ttarget\tto")
+	fmt.Fprintln(tw, "  what\tmedian\tspread\tunit\thit\tcold\tcommit\tp50/p99 us\tCPU/op\tratio\ttarget\tto")
 	for _, r := range rows {
 		fmt.Fprintf(tw, "  %s\t%s\n", r.Name, strings.Join(r.cells(), "\t"))
 	}
@@ -147,29 +147,37 @@ func writeGroup(out *bytes.Buffer, rows []*Row) {
 // cells are the columns of a row behind its name.
 func (r *Row) cells() []string {
 	if len(r.Rates) == 0 {
-		return []string{"-", "", r.Unit, "", r.Commit, "", "", "", ""}
+		return []string{"-", "", r.Unit, "", "", r.Commit, "", "", "", "", ""}
 	}
 	c := []string{
 		number(r.Rate.Median), fmt.Sprintf("[%s-%s]", number(r.Rate.Min), number(r.Rate.Max)), r.Unit,
-		"", r.Commit, "", "", "", r.Against,
+		percent(r.Hit), percent(r.Cold), r.Commit, "", "", "", "", r.Against,
 	}
-	if r.Hit != nil {
-		c[3] = fmt.Sprintf("%.4g%%", *r.Hit*100)
+	if r.P50 != nil && r.P99 != nil {
+		c[6] = number(*r.P50) + "/" + number(*r.P99)
 	}
 	if r.CPU != nil {
-		c[5] = duration(*r.CPU)
+		c[7] = duration(*r.CPU)
 	}
 	if r.Ratio != nil {
-		c[6] = fmt.Sprintf("%.2f [%.2f-%.2f]", r.Ratio.Median, r.Ratio.Min, r.Ratio.Max)
+		c[8] = fmt.Sprintf("%.2f [%.2f-%.2f]", r.Ratio.Median, r.Ratio.Min, r.Ratio.Max)
 	}
 	if met, known := r.Met(); known {
 		verdict := "missed"
 		if met {
 			verdict = "met"
 		}
-		c[7] = fmt.Sprintf("%g %s", *r.Target, verdict)
+		c[9] = fmt.Sprintf("%g %s", *r.Target, verdict)
 	}
 	return c
+}
+
+// percent prints a share, nothing if it is not known.
+func percent(share *float64) string {
+	if share == nil {
+		return ""
+	}
+	return fmt.Sprintf("%.4g%%", *share*100)
 }
 
 // number prints three significant digits without an exponent.

@@ -17,6 +17,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
 // ErrWrong marks an answer that was not what had been stored.
@@ -37,9 +39,15 @@ type Row struct {
 	Rates []float64 `json:"rates"` // one for each round
 	Rate  Spread    `json:"rate"`
 	Hit   *float64  `json:"hit,omitempty"`       // share of the reads that found their key
+	Cold  *float64  `json:"cold,omitempty"`      // share of the reads that went to the device
 	CPU   *float64  `json:"cpu_ns_op,omitempty"` // processor time of the measured side in ns an operation
 	P50   *float64  `json:"p50_us,omitempty"`    // of one operation
 	P99   *float64  `json:"p99_us,omitempty"`
+	P999  *float64  `json:"p999_us,omitempty"`
+	Curve []Point   `json:"curve,omitempty"` // latency by percentile
+	Over  []float64 `json:"over,omitempty"`  // the rate in the last round, one figure for each Tick, in Unit
+	X     *float64  `json:"x,omitempty"`     // where the row stands in a plot of its group: threads, bytes, percent
+	Line  string    `json:"line,omitempty"`  // the line of that plot
 	Notes []string  `json:"notes,omitempty"`
 
 	// Threads is how many threads of this process want a processor all the time;
@@ -56,6 +64,15 @@ type Row struct {
 	sum Sample
 }
 
+// Tick is the time between two figures of Row.Over.
+const Tick = 100 * time.Millisecond
+
+// Point is one point of a latency curve.
+type Point struct {
+	Percentile float64 `json:"percentile"`
+	Micros     float64 `json:"us"`
+}
+
 // Sample is what one round of one row did.
 type Sample struct {
 	Ops     uint64
@@ -63,6 +80,10 @@ type Sample struct {
 	Hits    uint64 // among Reads
 	Elapsed time.Duration
 	CPU     time.Duration // of the measured side; 0: not known
+	// Times are the latencies in ns, Over the operations done in each Tick; both
+	// may be nil.
+	Times *hdrhistogram.Histogram
+	Over  []uint64
 }
 
 // add takes one round into the row.
@@ -73,6 +94,53 @@ func (r *Row) add(s Sample) {
 	r.sum.Hits += s.Hits
 	r.sum.CPU += s.CPU
 	r.sum.Elapsed += s.Elapsed
+	if s.Times != nil {
+		if r.sum.Times == nil {
+			r.sum.Times = NewTimes()
+		}
+		r.sum.Times.Merge(s.Times)
+	}
+	if s.Over != nil {
+		r.Over = r.Over[:0]
+		for _, n := range s.Over {
+			r.Over = append(r.Over, float64(n)/Tick.Seconds()/r.Scale)
+		}
+	}
+}
+
+// latencyMax is the longest time in ns that Times tell apart.
+const latencyMax = int64(10 * time.Minute)
+
+// NewTimes returns an empty histogram for Sample.Times.
+func NewTimes() *hdrhistogram.Histogram { return hdrhistogram.New(1, latencyMax, 3) }
+
+// Record counts one latency in ns.
+func Record(h *hdrhistogram.Histogram, ns int64) {
+	// The value is in range, so recording cannot fail.
+	_ = h.RecordValue(min(max(ns, 1), latencyMax))
+}
+
+// curvePoints are where the latency curve is drawn; beyond a hundred samples a
+// point says nothing, so the curve ends there.
+var curvePoints = []float64{0.1, 1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9, 99.95, 99.98, 99.99, 99.995, 99.999}
+
+// latencies reads the histogram out.
+func (r *Row) latencies() {
+	h := r.sum.Times
+	if h == nil || h.TotalCount() == 0 {
+		return
+	}
+	at := func(p float64) *float64 {
+		us := float64(h.ValueAtQuantile(p)) / 1000
+		return &us
+	}
+	r.P50, r.P99, r.P999 = at(50), at(99), at(99.9)
+	r.Curve = nil
+	for _, p := range curvePoints {
+		if float64(h.TotalCount())*(100-p) >= 100 {
+			r.Curve = append(r.Curve, Point{p, *at(p)})
+		}
+	}
 }
 
 // fail notes why the row has no further figures.
@@ -94,6 +162,7 @@ func (r *Row) Note(format string, args ...any) {
 // Finish sums the rounds up, and compares with peer unless that is nil.
 func (r *Row) Finish(peer *Row) {
 	r.Rate = SpreadOf(r.Rates)
+	r.latencies()
 	if r.sum.Reads > 0 {
 		hit := float64(r.sum.Hits) / float64(r.sum.Reads)
 		r.Hit = &hit

@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -35,6 +36,7 @@ const (
 type Server struct {
 	Name   string
 	Socket string
+	Dir    string // the process's own, where it keeps what it stores
 	cmd    *exec.Cmd
 	out    tail
 	gone   chan struct{} // closed when the process has ended
@@ -43,7 +45,7 @@ type Server struct {
 
 // start runs a server and returns when it accepts connections on socket.
 func start(ctx context.Context, name, socket, program string, args ...string) (*Server, error) {
-	s := &Server{Name: name, Socket: socket, gone: make(chan struct{})}
+	s := &Server{Name: name, Socket: socket, Dir: filepath.Dir(socket), gone: make(chan struct{})}
 	s.cmd = exec.Command(program, args...)
 	s.cmd.Stdout, s.cmd.Stderr = &s.out, &s.out
 	if err := s.cmd.Start(); err != nil {
