@@ -55,6 +55,8 @@ type server struct {
 	sessions *sessionTable
 	scrubs   scrubber
 
+	writable writable
+
 	address string // of the data socket; immutable once it serves
 	health  health
 
@@ -201,6 +203,7 @@ func (s *server) openStore(cfg Config, device ioring.Device) error {
 	s.store = store
 	s.sessions = newSessionTable(store, cfg.MaxSessions)
 	s.health.degraded = store.Err
+	s.writable.store, s.writable.log = store, s.log
 	return nil
 }
 
@@ -219,6 +222,7 @@ func (s *server) serve(ctx context.Context, listener *net.UnixListener) error {
 	defer stop()
 	s.serving.Go(func() { s.notifyDurable(ctx) })
 	s.serving.Go(func() { s.scrubs.open(ctx, s.store) })
+	s.serving.Go(func() { s.writable.watch(ctx) })
 	for {
 		socket, err := listener.AcceptUnix()
 		switch {

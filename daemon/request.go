@@ -112,6 +112,8 @@ func (c *conn) about(k call) {
 		if k.answered {
 			o.ready = c.server.appendStats(ipc.AppendResultHeader(o.ready, k.id))
 		}
+	case ipc.MethodHealth:
+		c.healthOf(k)
 	case ipc.MethodConfig:
 		c.config(k)
 	case ipc.MethodCheckpoint:

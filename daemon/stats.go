@@ -114,6 +114,8 @@ func (s *server) stats() map[string]any {
 	all["io_backend"], all["io_why"], all["io_direct"] = info.Backend, info.Why, info.Direct
 	s.latencyStats(all)
 	s.scrubs.stats(all)
+	is, _, _ := s.writable.look()
+	all["health"] = string(is)
 	s.storeStats(all)
 	return all
 }

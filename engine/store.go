@@ -352,6 +352,9 @@ func (s *Store) Err() error {
 	return nil
 }
 
+// Full reports whether writes get ErrDiskFull at the moment.
+func (s *Store) Full() bool { return s.log.Full() }
+
 // Close commits, waits for what is in flight and releases everything. It returns
 // the error of that commit: nil means that everything applied is durable.
 // Sessions still in use get ErrClosed. The second call returns ErrClosed.

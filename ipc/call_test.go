@@ -77,6 +77,7 @@ func TestParseCall_EveryMethod(t *testing.T) {
 		{"backup", list{"open"}, ipc.Call{Method: ipc.MethodBackup, Action: ipc.ActionOpen}},
 		{"backup", list{"read", 1 << 40}, ipc.Call{Method: ipc.MethodBackup, Action: ipc.ActionRead, Offset: 1 << 40}},
 		{"backup", list{"close"}, ipc.Call{Method: ipc.MethodBackup, Action: ipc.ActionClose}},
+		{"health", nil, ipc.Call{Method: ipc.MethodHealth}},
 		{"scrub", list{"start"}, ipc.Call{Method: ipc.MethodScrub, Action: ipc.ActionStart}},
 		{"scrub", list{"start", dict{"rate": 0}}, ipc.Call{Method: ipc.MethodScrub, Action: ipc.ActionStart, HasRate: true}},
 		{"scrub", list{"start", dict{"rate": 1 << 40}}, ipc.Call{Method: ipc.MethodScrub, Action: ipc.ActionStart, Rate: 1 << 40, HasRate: true}},
@@ -244,14 +245,14 @@ func TestMethod_Classes(t *testing.T) {
 		"ping": "read", "hello": "read", "get": "read", "exists": "read", "mget": "read", "len": "read",
 		"sync": "read", "stats": "read", "config": "read", "put": "write", "del": "write", "cas": "write",
 		"add": "write", "append": "write", "mput": "write", "mdel": "write", "checkpoint": "admin", "checkpoints": "read",
-		"backup": "admin", "scrub": "admin",
+		"backup": "admin", "scrub": "admin", "health": "read",
 	} {
 		m := ipc.LookupMethod([]byte(method))
 		require.NotEqual(t, ipc.MethodUnknown, m, method)
 		require.Equal(t, method, m.String())
 		require.Equal(t, want, m.Class().String(), method)
 	}
-	require.Len(t, ipc.Methods(), 20)
+	require.Len(t, ipc.Methods(), 21)
 	c, err := call(t, ipc.DefaultLimits(), "config", dict{"set": dict{"a": 1}})
 	require.Nil(t, err)
 	require.Equal(t, ipc.ClassAdmin, c.Class())

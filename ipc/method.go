@@ -29,6 +29,7 @@ const (
 	MethodCheckpoints
 	MethodBackup
 	MethodScrub
+	MethodHealth
 	methodCount
 )
 
@@ -79,6 +80,7 @@ var methods = [methodCount]methodInfo{
 	MethodCheckpoints: {"checkpoints", ClassRead, 0, 0},
 	MethodBackup:      {"backup", ClassAdmin, 1, 2},
 	MethodScrub:       {"scrub", ClassAdmin, 1, 2},
+	MethodHealth:      {"health", ClassRead, 0, 0},
 }
 
 // later are the methods the protocol names and this version does not have.
@@ -154,6 +156,8 @@ func LookupMethod(name []byte) Method {
 		return MethodBackup
 	case "scrub":
 		return MethodScrub
+	case "health":
+		return MethodHealth
 	}
 	return MethodUnknown
 }

@@ -23,6 +23,7 @@ type fake struct {
 	lie func(c *ipc.Call) *ipc.Error
 	// stream is what a backup reads, digest what it is said to be. Guarded by mu.
 	stream []byte
+	health string // guarded by mu
 	digest [32]byte
 }
 
@@ -207,6 +208,11 @@ func (f *fake) carryOutLocked(out []byte, id uint32, c *ipc.Call) []byte {
 			}
 		}
 		return ipc.AppendIntResult(out, id, int64(n))
+	case ipc.MethodHealth:
+		out = ipc.AppendMapHeader(ipc.AppendResultHeader(out, id), 3)
+		out = ipc.AppendStr(ipc.AppendStr(out, "state"), f.health)
+		out = ipc.AppendStr(ipc.AppendStr(out, "error"), "reason")
+		return ipc.AppendUint(ipc.AppendStr(out, "since"), 1767225600000)
 	case ipc.MethodSync:
 		out = ipc.AppendMapHeader(ipc.AppendResultHeader(out, id), 1)
 		return ipc.AppendUint(ipc.AppendStr(out, "durable"), 7)

@@ -5,7 +5,8 @@
 //
 // Values go from stdin and to stdout byte for byte; a newline is added only on
 // a terminal. Exit codes: 0 found or done, 1 absent or the condition was not
-// met, 2 an error, a wrong argument included, told in one sentence on stderr.
+// met, 2 an error, a wrong argument included, told in one sentence on stderr;
+// health has its own.
 //
 // main.go turns arguments into an exit code, root.go holds what all commands
 // share, and command_*.go the commands. import, verify and export are one
@@ -51,6 +52,12 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
+	code := exitError
+	if own, ok := errors.AsType[*exitAs](err); ok {
+		if code = own.code; own.err == nil {
+			return code
+		}
+	}
 	switch {
 	case err == nil:
 		return exitFound
@@ -61,5 +68,5 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 	// One sentence: an error of several lines would look like a dump.
 	fmt.Fprintln(stderr, "rskv: "+strings.Join(strings.Split(strings.TrimSpace(err.Error()), "\n"), "; "))
-	return exitError
+	return code
 }
