@@ -146,6 +146,7 @@ var codes = []struct {
 	{engine.ErrCorrupt, ipc.CodeCorrupt},
 	{engine.ErrIO, ipc.CodeIO},
 	{engine.ErrBadCheckpoint, ipc.CodeBadRequest},
+	{engine.ErrLedgerUnknown, ipc.CodeSessionUnknown},
 	// A checkpoint's own files are not the log: their errors come as the device
 	// gives them.
 	{ioring.ErrSyncFailed, ipc.CodeReadOnly},
