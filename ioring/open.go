@@ -12,7 +12,8 @@ import (
 type Mode string
 
 const (
-	// Auto takes io_uring where it works, pread/pwrite elsewhere.
+	// Auto takes io_uring where it works, pread/pwrite elsewhere: on FUSE too,
+	// where io_uring moves the wrong bytes once a transfer is cut short.
 	Auto Mode = "auto"
 	// URing insists on io_uring.
 	URing Mode = "uring"
@@ -131,7 +132,10 @@ func (d *disk) chooseBackend(options Options) error {
 		detail = "through the page cache, because " + noDirectReason(options.NoDirect)
 	}
 	why := "asked for"
-	if options.Mode != PReadWrite {
+	switch {
+	case options.Mode == Auto && d.volume.onFUSE():
+		why = "io_uring puts the rest of a short transfer in the wrong place on FUSE"
+	case options.Mode != PReadWrite:
 		ring, about, err := newRing(d, options.QueueDepth)
 		if err == nil {
 			d.backend = ring

@@ -30,6 +30,16 @@ func (v *volume) measure(noDirect bool) error {
 	return nil
 }
 
+// onFUSE reports whether the directory is on FUSE, virtiofs included. When a
+// transfer there is cut short, io_uring asks for the rest at the offset of the
+// whole (seen on 6.18: the file system leaves the position of the request as it
+// was), and what is written lies in the wrong place. pread and pwrite are right.
+func (v *volume) onFUSE() bool {
+	var st unix.Statfs_t
+	err := unix.Fstatfs(int(v.dir.Fd()), &st)
+	return err == nil && st.Type == unix.FUSE_SUPER_MAGIC
+}
+
 // directAlign asks statx (6.1 and later, most file systems), and where that says
 // nothing tries a block.
 func (v *volume) directAlign() (Align, bool) {

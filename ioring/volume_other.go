@@ -23,6 +23,9 @@ func (v *volume) measure(bool) error {
 	return nil
 }
 
+// onFUSE matters where there is io_uring.
+func (v *volume) onFUSE() bool { return false }
+
 func allocate(fd int, size int64) error {
 	return retry(func() error { return unix.Ftruncate(fd, size) })
 }

@@ -3,6 +3,8 @@
 package faultfs_test
 
 import (
+	"bytes"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -83,4 +85,42 @@ func TestFS_Rules(t *testing.T) {
 	below, err := os.ReadFile(filepath.Join(f.Below, "a"))
 	require.NoError(t, err)
 	require.Equal(t, "0123456789\x00\x00\x00\x00\x00\x00\x00\x00\x00\x000123456789", string(below))
+}
+
+// What the kernel has cut short must be completed where it stopped. Its own ring
+// asks for the rest at the wrong place here, so it must not be taken.
+func TestFS_ShortTransfers(t *testing.T) {
+	f := mount(t)
+	for _, mode := range []ioring.Mode{ioring.PReadWrite, ioring.Auto} {
+		d, err := ioring.Open(ioring.Options{Dir: filepath.Join(f.Dir, string(mode)), Mode: mode, SegmentSize: 1 << 20, BufferBytes: 1 << 20})
+		require.NoError(t, err)
+		n := 0
+		f.Inject(faultfs.Rule{Short: true, Match: func(faultfs.Op) bool { n++; return n%7 != 1 }})
+		const size = 128 << 10
+		memory, err := ioring.AllocMemory(size)
+		require.NoError(t, err)
+		content := make([]byte, size)
+		rand.NewChaCha8([32]byte{1}).Read(content)
+		copy(memory.Bytes(), content)
+		_, err = iotest.Do(t, d, ioring.Write, 0, memory.Bytes())
+		require.NoError(t, err)
+		// Two at once, or the caller's thread does it.
+		done := make(chan struct{}, 2)
+		ops := make([]*ioring.Op, 2)
+		for i := range ops {
+			ops[i] = &ioring.Op{Kind: ioring.Read, Off: 4096 * int64(i), Buf: d.Buffers().Get(size - 4096), Done: func(*ioring.Op) { done <- struct{}{} }}
+		}
+		d.Submit(ops)
+		<-done
+		<-done
+		for i, op := range ops {
+			require.NoError(t, op.Err)
+			require.True(t, bytes.Equal(content[4096*i:][:size-4096], op.Buf), "%s: read %d has wrong bytes", mode, i)
+			d.Buffers().Put(op.Buf)
+		}
+		require.NotEmpty(t, f.Hits())
+		require.NoError(t, d.Close())
+		require.NoError(t, memory.Free())
+		f.Reset()
+	}
 }
