@@ -4,9 +4,12 @@
 //	rskv-bench quick --smoke   the same, small: does it work at all
 //	rskv-bench fio JOB         a job file of fio on rskv; with --vs-fio, fio beside it
 //	rskv-bench ycsb [A..F]     YCSB's workloads on the store and the socket
+//	rskv-bench run GROUP       by size, hit rate, mix, threads, goroutines, batches
+//	rskv-bench demo            the same to watch
 //
 // main.go turns arguments into an exit code. fio.go runs job files,
-// ycsb.go workloads. quick.go runs groups one after another; each group is a file
+// ycsb.go workloads, run.go the groups in categories.go, demo.go shows them; suite.go
+// is what these share. quick.go runs groups one after another; each group is a file
 // and makes rows:
 //
 //	engine.go    the engine in process, everything in memory
@@ -65,7 +68,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	root.Flags().StringVar(&versus, "vs-fio", "", "the same as: fio --vs-fio `JOB`")
-	root.AddCommand(quickCommand(), fioCommand(), ycsbCommand())
+	root.AddCommand(quickCommand(), fioCommand(), ycsbCommand(), runCommand(), demoCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

@@ -33,6 +33,9 @@ func TestRun_WrongArguments(t *testing.T) {
 		{[]string{"ycsb", "--time", "0s"}, "--time 0s"},
 		{[]string{"ycsb", "--memory", "1"}, "--memory 1"},
 		{[]string{"ycsb", "--rounds", "0"}, "--rounds 0"},
+		{[]string{"run"}, "no group given"},
+		{[]string{"run", "write", "moon"}, `no group "moon"`},
+		{[]string{"run", "all", "--rounds", "0"}, "above 0"},
 		{[]string{"fio"}, "takes one job file"},
 		{[]string{"fio", "j", "--rounds", "0"}, "--rounds 0"},
 		{[]string{"fio", "j", "--ioengine", "mmap"}, "mmap"},
@@ -148,6 +151,36 @@ func TestYCSB(t *testing.T) {
 		require.Positive(t, *row.P99, row.Group)
 		require.NotEmpty(t, row.Curve, row.Group)
 	}
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
+// Every group must fill its rows, hit what was loaded, and read the disk as often
+// as it says: a "cold" row that memory answers measures nothing.
+func TestRunGroups(t *testing.T) {
+	t.Setenv("PATH", t.TempDir()) // no daemon
+	dir := t.TempDir()
+	var stdout, stderr bytes.Buffer
+	args := []string{"run", "all", "--smoke", "--rounds", "1", "--time", "10ms", "--dir", dir, "--json", "-"}
+	require.Zero(t, run(t.Context(), args, &stdout, &stderr), stderr.String())
+	var r measure.Report
+	require.NoError(t, json.Unmarshal(stdout.Bytes(), &r))
+	efficient := 0
+	for _, row := range r.Rows {
+		require.Len(t, row.Rates, 1, "%s %s %s", row.Group, row.Name, row.Missing+row.Failed)
+		if row.Hit != nil {
+			require.EqualValues(t, 1, *row.Hit, row.Name)
+		}
+		if row.Group == "read by share of hot keys" {
+			require.InDelta(t, 100-*row.X, *row.Cold*100, 8, row.Name)
+		}
+		if row.Efficiency != nil {
+			efficient++
+		}
+	}
+	require.Len(t, r.Rows, 10+10+10+10+21+16+10)
+	require.Equal(t, 21+16, efficient)
 	left, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	require.Empty(t, left)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -120,9 +121,13 @@ func (r *Report) WriteTable(w io.Writer) error {
 func writeGroup(out *bytes.Buffer, rows []*Row) {
 	fmt.Fprintf(out, "\n%s\n", rows[0].Group)
 	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "  what\tmedian\tspread\tunit\thit\tcold\tcommit\tp50/p99 us\tCPU/op\tratio\ttarget\tto")
+	scaling := ""
+	if slices.ContainsFunc(rows, func(r *Row) bool { return r.Efficiency != nil }) {
+		scaling = "\tefficiency"
+	}
+	fmt.Fprintln(tw, "  what\tmedian\tspread\tunit\thit\tcold\tcommit\tp50/p99 us\tCPU/op\tratio\ttarget\tto"+scaling)
 	for _, r := range rows {
-		fmt.Fprintf(tw, "  %s\t%s\n", r.Name, strings.Join(r.cells(), "\t"))
+		fmt.Fprintf(tw, "  %s\t%s\t%s\n", r.Name, strings.Join(r.cells(), "\t"), percent(r.Efficiency))
 	}
 	// Writing into a buffer cannot fail.
 	_ = tw.Flush()

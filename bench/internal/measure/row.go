@@ -36,19 +36,20 @@ type Row struct {
 	Unit    string  `json:"unit"`    // of Rates
 	Scale   float64 `json:"-"`       // operations a second in one Unit
 
-	Rates []float64 `json:"rates"` // one for each round
-	Rate  Spread    `json:"rate"`
-	Hit   *float64  `json:"hit,omitempty"`       // share of the reads that found their key
-	Cold  *float64  `json:"cold,omitempty"`      // share of the reads that went to the device
-	CPU   *float64  `json:"cpu_ns_op,omitempty"` // processor time of the measured side in ns an operation
-	P50   *float64  `json:"p50_us,omitempty"`    // of one operation
-	P99   *float64  `json:"p99_us,omitempty"`
-	P999  *float64  `json:"p999_us,omitempty"`
-	Curve []Point   `json:"curve,omitempty"` // latency by percentile
-	Over  []float64 `json:"over,omitempty"`  // the rate in the last round, one figure for each Tick, in Unit
-	X     *float64  `json:"x,omitempty"`     // where the row stands in a plot of its group: threads, bytes, percent
-	Line  string    `json:"line,omitempty"`  // the line of that plot
-	Notes []string  `json:"notes,omitempty"`
+	Rates      []float64 `json:"rates"` // one for each round
+	Rate       Spread    `json:"rate"`
+	Hit        *float64  `json:"hit,omitempty"`       // share of the reads that found their key
+	Cold       *float64  `json:"cold,omitempty"`      // share of the reads that went to the device
+	CPU        *float64  `json:"cpu_ns_op,omitempty"` // processor time of the measured side in ns an operation
+	P50        *float64  `json:"p50_us,omitempty"`    // of one operation
+	P99        *float64  `json:"p99_us,omitempty"`
+	P999       *float64  `json:"p999_us,omitempty"`
+	Curve      []Point   `json:"curve,omitempty"`      // latency by percentile
+	Over       []float64 `json:"over,omitempty"`       // the rate in the last round, one figure for each Tick, in Unit
+	Efficiency *float64  `json:"efficiency,omitempty"` // of scaling: 1 is as many times the row with one thread as there are threads or processors
+	X          *float64  `json:"x,omitempty"`          // where the row stands in a plot of its group: threads, bytes, percent
+	Line       string    `json:"line,omitempty"`       // the line of that plot
+	Notes      []string  `json:"notes,omitempty"`
 
 	// Threads is how many threads of this process want a processor all the time;
 	// 0: not known.
