@@ -53,7 +53,7 @@ func Defaults() Config {
 		BackupTimeout:      time.Minute,
 		ScrubRate:          engine.ScrubRateDefault,
 		LogLevel:           slog.LevelInfo,
-		LogFormat:          "text",
+		LogFormat:          "auto",
 	}
 	if total, err := memoryTotal(); err == nil {
 		c.Memory = max(memoryMin, wholeMiB(total/100*memoryShare))

@@ -30,12 +30,14 @@ const serverName = "rskvd"
 type Environment struct {
 	// Log is where log lines go; nil: nowhere.
 	Log io.Writer
-	// NotifySocket is the service manager's socket, NOTIFY_SOCKET; "": none.
-	NotifySocket string
-	// Given are listeners that the service manager has opened, by the names it
-	// gave them: "data" takes the place of socket, "admin" that of admin_socket.
-	// Run closes them.
-	Given map[string]*net.UnixListener
+	// Manager is what the service manager says. Of the sockets it gives, "data"
+	// takes the place of the setting socket, "admin" that of admin_socket. Run
+	// closes them.
+	Manager Manager
+	// Reload, if not nil, asks each time it is sent to for the settings to be
+	// loaded again by Load.
+	Reload <-chan struct{}
+	Load   func() (Config, error)
 	// Device holds the store in place of the directory; nil: the directory.
 	// Run closes it.
 	Device ioring.Device
@@ -82,24 +84,27 @@ func Run(ctx context.Context, cfg Config, env Environment) error {
 		return fmt.Errorf("settings: %w", err)
 	}
 	s := newServer(cfg, env.Log)
-	manager, err := newNotifier(env.NotifySocket)
+	if env.Manager.Journal && cfg.LogFormat == "auto" {
+		s.logTo(newJournal(journalSocket, s.level, env.Log))
+	}
+	manager, err := newNotifier(env.Manager.NotifySocket)
 	if err != nil {
 		return err
 	}
 	defer manager.close()
-	data, err := claim(cfg.Socket, env.Given["data"])
+	data, err := claim(cfg.Socket, env.Manager.Given[givenData])
 	if err != nil {
 		return err
 	}
 	defer data.release()
 	s.address = data.path
 	manager.send("", "opening the store")
-	operators, err := s.openAdmin(ctx, &cfg, env.Given["admin"])
+	operators, err := s.openAdmin(ctx, &cfg, env.Manager.Given[givenAdmin])
 	if err != nil {
 		return err
 	}
 	defer operators.close()
-	if err := s.openStore(cfg, env.Device); err != nil {
+	if err := s.openStore(cfg, env.Device, s.opening(manager)); err != nil {
 		return err
 	}
 	listener, err := data.listen(ctx, cfg.SocketMode)
@@ -112,10 +117,21 @@ func Run(ctx context.Context, cfg Config, env Environment) error {
 	if env.Ready != nil {
 		env.Ready()
 	}
+	besides, end := context.WithCancel(context.Background())
+	defer end()
+	var others sync.WaitGroup
+	if env.Manager.Watchdog > 0 {
+		others.Go(func() { s.watch(besides, manager, env.Manager.Watchdog) })
+	}
+	if env.Reload != nil {
+		others.Go(func() { s.reloads(besides, manager, env.Reload, env.Load) })
+	}
 	err = s.serve(ctx, listener)
 	s.health.enter(stopping)
 	manager.send("STOPPING", "finishing requests")
 	err = errors.Join(err, s.drain())
+	end()
+	others.Wait()
 	manager.send("", "closing the store")
 	s.log.Info("closing the store")
 	s.health.enter(closed)
@@ -133,6 +149,14 @@ func newServer(cfg Config, log io.Writer) *server {
 	s.scrubs.settings, s.scrubs.log = s.settings, s.log
 	s.mu.conns = map[*conn]struct{}{}
 	return s
+}
+
+// logTo makes handler the daemon's log, if there is one.
+func (s *server) logTo(handler slog.Handler) {
+	if handler != nil {
+		s.log = slog.New(handler)
+		s.scrubs.log = s.log
+	}
 }
 
 func newLogger(format string, w io.Writer, level slog.Leveler) *slog.Logger {
@@ -173,7 +197,7 @@ func (s *server) change(asked []ipc.Setting) error {
 }
 
 // openStore opens the store. Its first log line names the backend.
-func (s *server) openStore(cfg Config, device ioring.Device) error {
+func (s *server) openStore(cfg Config, device ioring.Device, progress func(engine.Progress)) error {
 	interval := cfg.CommitInterval
 	if interval == 0 {
 		interval = -1 // only when asked; to the engine 0 is its default
@@ -192,7 +216,7 @@ func (s *server) openStore(cfg Config, device ioring.Device) error {
 		CommitInterval: interval, CheckpointDistance: distance, CheckpointsKept: cfg.CheckpointsKept,
 		RecoverVersion: uint64(cfg.RecoverVersion),
 		Ledgers:        cfg.MaxSessions, LedgerExpiry: expiry, Logger: s.log,
-		Progress: func(p engine.Progress) { s.health.progress.Store(&p) },
+		Progress: progress,
 	})
 	if errors.Is(err, engine.ErrLocked) {
 		return fmt.Errorf("another daemon uses %s: %w", cfg.Dir, err)

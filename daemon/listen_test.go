@@ -138,7 +138,7 @@ func TestNotify(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- Run(ctx, cfg, Environment{NotifySocket: path}) }()
+	go func() { ended <- Run(ctx, cfg, Environment{Manager: Manager{NotifySocket: path}}) }()
 	require.Equal(t, "STATUS=opening the store\n", next())
 	require.Equal(t, "READY=1\nSTATUS=serving "+cfg.Socket+"\n", next())
 	dialPath(t, cfg.Socket).want("pong", "ping")
@@ -146,5 +146,5 @@ func TestNotify(t *testing.T) {
 	require.Equal(t, "STOPPING=1\nSTATUS=finishing requests\n", next())
 	require.Equal(t, "STATUS=closing the store\n", next())
 	require.NoError(t, <-ended)
-	require.ErrorContains(t, Run(context.Background(), cfg, Environment{NotifySocket: path + "none"}), "reach the service manager")
+	require.ErrorContains(t, Run(context.Background(), cfg, Environment{Manager: Manager{NotifySocket: path + "none"}}), "reach the service manager")
 }

@@ -1,8 +1,25 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
 	"net"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rskv/engine"
+)
+
+const (
+	// progressLogged is how often a long opening is told to people.
+	progressLogged = 5 * time.Second
+	// progressTold is how often it is told to the service manager.
+	progressTold = time.Second
+	// progressGrace is how long the service manager is asked to wait for the
+	// next word. One step that is silent for longer would be a hang.
+	progressGrace = 2 * time.Minute
 )
 
 // notifier tells the service manager what the daemon is doing, by the protocol
@@ -23,21 +40,78 @@ func newNotifier(path string) (notifier, error) {
 	return notifier{conn}, nil
 }
 
-// send tells one state with a sentence for people. The service manager may
-// ignore it or be gone: neither is this daemon's trouble.
+// send tells one state with a sentence for people.
 func (n notifier) send(state, status string) {
-	if n.conn == nil {
+	if state == "" {
+		n.tell("STATUS=" + status)
 		return
 	}
-	text := "STATUS=" + status + "\n"
-	if state != "" {
-		text = state + "=1\n" + text
+	n.tell(state+"=1", "STATUS="+status)
+}
+
+// tell sends lines as they are. The service manager may ignore them or be gone:
+// neither is this daemon's trouble.
+func (n notifier) tell(lines ...string) {
+	if n.conn != nil {
+		_, _ = n.conn.Write([]byte(strings.Join(lines, "\n") + "\n"))
 	}
-	_, _ = n.conn.Write([]byte(text))
 }
 
 func (n notifier) close() {
 	if n.conn != nil {
 		_ = n.conn.Close()
 	}
+}
+
+// opening returns what tells everybody how far the opening of the store is:
+// operators at once, the service manager every second, the log every five.
+func (s *server) opening(n notifier) func(engine.Progress) {
+	var told, logged time.Duration
+	var stage engine.Stage
+	logged = time.Since(s.started)
+	return func(p engine.Progress) {
+		s.health.progress.Store(&p)
+		now := time.Since(s.started)
+		if p.Stage != stage || now-told >= progressTold {
+			stage, told = p.Stage, now
+			n.tell("STATUS="+describe(p), fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", progressGrace.Microseconds()))
+		}
+		if now-logged >= progressLogged {
+			logged = now
+			s.log.Info("opening the store", "step", string(p.Stage), "done", p.Done, "total", p.Total)
+		}
+	}
+}
+
+// watch tells the service manager that the daemon is well as long as it answers
+// a request of its own, until ctx ends. every is the time after which it will be
+// taken for dead without a word.
+func (s *server) watch(ctx context.Context, n notifier, every time.Duration) {
+	ticker := time.NewTicker(every / 3)
+	defer ticker.Stop()
+	ill := false
+	for {
+		if err := s.probe(ctx); err == nil {
+			n.tell("WATCHDOG=1")
+			ill = false
+		} else if ctx.Err() == nil && !ill {
+			ill = true
+			s.log.Error("the daemon does not answer itself; the service manager will restart it", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// reloading tells the service manager that settings are being loaded; READY
+// ends it. The time lets it tell this reload from one before.
+func (n notifier) reloading() {
+	var now unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) != nil {
+		return
+	}
+	n.tell("RELOADING=1", fmt.Sprintf("MONOTONIC_USEC=%d", now.Nano()/1000), "STATUS=loading settings")
 }

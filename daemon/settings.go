@@ -166,8 +166,8 @@ var settings = []setting{
 
 	{"log_level", "how much is logged to stderr", true,
 		func(c *Config) value { return levelValue{&c.LogLevel} }},
-	{"log_format", "text, or one JSON object a line", false,
-		func(c *Config) value { return choiceValue{&c.LogFormat, []string{"text", "json"}} }},
+	{"log_format", "text, one JSON object a line, or the journal's fields where stderr is the journal and text elsewhere (auto)", false,
+		func(c *Config) value { return choiceValue{&c.LogFormat, []string{"auto", "text", "json"}} }},
 }
 
 // settingByName finds a row by the name in files and `config`.

@@ -35,7 +35,7 @@ func command() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return serve(cmd.Context(), cfg)
+			return serve(cmd.Context(), cfg, func() (daemon.Config, error) { return daemon.Load(cmd.Flags(), os.Environ()) })
 		},
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
@@ -53,9 +53,14 @@ func command() *cobra.Command {
 }
 
 // serve runs the daemon until the first SIGTERM or SIGINT; a second one ends
-// the process on the spot.
-func serve(ctx context.Context, cfg daemon.Config) error {
+// the process on the spot. SIGHUP loads the settings again.
+func serve(ctx context.Context, cfg daemon.Config, load func() (daemon.Config, error)) error {
 	daemon.TuneCollector()
+	manager, err := daemon.FromManager(os.Getenv, os.Getpid())
+	if err != nil {
+		return err
+	}
+	reload := make(chan struct{})
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	signals := make(chan os.Signal, 2)
@@ -68,7 +73,19 @@ func serve(ctx context.Context, cfg daemon.Config) error {
 		fmt.Fprintln(os.Stderr, "rskvd: second signal: not waiting any longer")
 		os.Exit(1)
 	}()
-	return daemon.Run(ctx, cfg, daemon.Environment{Log: os.Stderr, NotifySocket: os.Getenv("NOTIFY_SOCKET")})
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	go func() {
+		for range hangups {
+			select {
+			case reload <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return daemon.Run(ctx, cfg, daemon.Environment{Log: os.Stderr, Manager: manager, Reload: reload, Load: load})
 }
 
 func configCommand() *cobra.Command {
