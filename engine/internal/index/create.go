@@ -84,10 +84,7 @@ func (x *Index) create(hash uint64) (*uint64, uint64, error) {
 			}
 			continue
 		}
-		claim := entry | tentative
-		if sibling != 0 {
-			claim = tentative | tag<<tagShift | x.grow.claims.Add(1)&addrMask
-		}
+		claim := x.claim(tag, sibling)
 		if !atomic.CompareAndSwapUint64(v.free, 0, claim) {
 			continue
 		}
@@ -105,6 +102,16 @@ func (x *Index) create(hash uint64) (*uint64, uint64, error) {
 			return v.free, entry, nil
 		}
 	}
+}
+
+// claim is the word with which a creator claims a place for a tag: one of its own
+// if a splitter may take it away.
+func (x *Index) claim(tag, sibling uint64) uint64 {
+	word := tentative | tag<<tagShift | uint64(Creating)
+	if sibling != 0 {
+		word = tentative | tag<<tagShift | x.grow.claims.Add(1)&addrMask
+	}
+	return word
 }
 
 // view is what one walk over a row finds.

@@ -53,6 +53,9 @@ func place(x *Index, hash uint64) uint64 { return hash & (1<<(x.anchor+tagBits) 
 func set(t testing.TB, x *Index, hash uint64, addr record.Addr) record.Addr {
 	for {
 		slot, entry, err := x.FindOrCreate(hash)
+		if err == ErrBusy {
+			continue
+		}
 		require.NoError(t, err)
 		if CAS(slot, entry, addr) {
 			return Address(entry)
