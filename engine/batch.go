@@ -199,7 +199,8 @@ func (s *Session) carryOut(op *Op, hash uint64, at *place) (done bool) {
 	}
 	value, kind := p.value, kindOf(p.verdict)
 	if kind == record.Value && len(value) > s.store.inline {
-		list, err := s.writeChunks(value)
+		list, err := s.writeChunks(op.Key, value)
+		defer s.unlinked.Store(0)
 		if err != nil {
 			op.Err = err
 			return true

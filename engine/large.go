@@ -21,20 +21,34 @@ import (
 //
 // The chunks are written first, unlinked, each in a section of its own, so that
 // no door ever waits for a long copy; a chunk lives while its Big record does.
+// Behind its part of the value a chunk has the key and the key's length in two
+// bytes: compaction finds the Big record by it.
 const (
 	chunkBytes = 64 << 10
 	// chunkReads bounds the reads in flight for one value.
 	chunkReads = 8
 )
 
-// writeChunks appends value as chunks and returns the content of the Big record,
-// valid until the next call.
-func (s *Session) writeChunks(value []byte) ([]byte, error) {
+// chunkPayload is the size of a chunk's payload: n bytes of the value, the key
+// and its length.
+func chunkPayload(n int, key []byte) int { return n + len(key) + 2 }
+
+// isChunk reports whether these are the words of a chunk with n bytes of the
+// value of key.
+func isChunk(w0, w1 uint64, n int, key []byte) bool {
+	return record.KindOf(w1) == record.System && record.KeyLen(w0) == record.TypeChunk && record.ValueLen(w1) == chunkPayload(n, key)
+}
+
+// writeChunks appends the value of key as chunks and returns the content of the
+// Big record, valid until the next call. Until that is linked, or given up, the
+// session's unlinked address keeps compaction from taking the chunks for dead.
+func (s *Session) writeChunks(key, value []byte) ([]byte, error) {
+	s.unlinked.Store(uint64(s.store.log.Tail()))
 	n := (len(value) + chunkBytes - 1) / chunkBytes
 	list := binary.LittleEndian.AppendUint64(make([]byte, 0, 8+8*n), uint64(len(value)))
 	for len(value) > 0 {
 		part := value[:min(chunkBytes, len(value))]
-		a, err := s.writeChunk(part)
+		a, err := s.writeChunk(key, part)
 		if err != nil {
 			return nil, err
 		}
@@ -44,15 +58,17 @@ func (s *Session) writeChunks(value []byte) ([]byte, error) {
 	return list, nil
 }
 
-func (s *Session) writeChunk(part []byte) (record.Addr, error) {
+func (s *Session) writeChunk(key, part []byte) (record.Addr, error) {
 	log := s.store.log
 	for {
 		if err := s.enter(true); err != nil {
 			return 0, err
 		}
-		a, p, status := log.Allocate(record.SystemSize(len(part)))
+		n := chunkPayload(len(part), key)
+		a, p, status := log.Allocate(record.SystemSize(n))
 		if status == hlog.OK {
-			record.Write(p, record.Word0(0, record.TypeChunk), record.Word1(record.System, len(part), 0), nil, part)
+			record.Write(p, record.Word0(0, record.TypeChunk), record.Word1(record.System, n, 0), nil, part, key,
+				[]byte{byte(len(key)), byte(len(key) >> 8)})
 		}
 		s.exit()
 		switch status {
@@ -194,7 +210,7 @@ func (s *Session) askForChunks(p *pendingOp, a *assembly) error {
 			a.verdict, a.next = readStale, len(a.chunks)
 		case addr >= s.mem:
 			a.next++
-			if !a.copyChunk(i, s.store.log.Pointer(addr)) {
+			if !a.copyChunk(i, p.op.Key, s.store.log.Pointer(addr)) {
 				return corrupt("chunk", addr, errChunkList)
 			}
 		default:
@@ -202,7 +218,7 @@ func (s *Session) askForChunks(p *pendingOp, a *assembly) error {
 			a.inFlight++
 			r := s.newRead()
 			r.p, r.chunk = p, i
-			s.aim(r, addr, record.SystemSize(len(a.part(i))))
+			s.aim(r, addr, record.SystemSize(chunkPayload(len(a.part(i)), p.op.Key)))
 		}
 	}
 	return nil
@@ -214,15 +230,15 @@ func (a *assembly) part(i int) []byte {
 }
 
 // copyChunk takes chunk i from memory. Chunks never change once they are written.
-func (a *assembly) copyChunk(i int, ptr unsafe.Pointer) bool {
-	return a.fill(i, record.Load0(ptr), record.Load1(ptr), func(n int) []byte {
+func (a *assembly) copyChunk(i int, key []byte, ptr unsafe.Pointer) bool {
+	return a.fill(i, key, record.Load0(ptr), record.Load1(ptr), func(n int) []byte {
 		return record.Bytes(ptr, record.HeaderSize, n)
 	})
 }
 
-func (a *assembly) fill(i int, w0, w1 uint64, bytes func(n int) []byte) bool {
+func (a *assembly) fill(i int, key []byte, w0, w1 uint64, bytes func(n int) []byte) bool {
 	part := a.part(i)
-	if record.KindOf(w1) != record.System || record.KeyLen(w0) != record.TypeChunk || record.ValueLen(w1) != len(part) {
+	if !isChunk(w0, w1, len(part), key) {
 		return false
 	}
 	copy(part, bytes(len(part)))
@@ -240,7 +256,7 @@ func (s *Session) chunkArrived(p *pendingOp, r *readOp, fn func(*Op)) {
 	default:
 		buf := r.Buf[r.skip:]
 		w0, w1, ok := record.Verify(buf, s.store.seedAt(r.addr), r.addr)
-		ok = ok && a.fill(r.chunk, w0, w1, func(n int) []byte { return buf[record.HeaderSize : record.HeaderSize+n] })
+		ok = ok && a.fill(r.chunk, p.op.Key, w0, w1, func(n int) []byte { return buf[record.HeaderSize : record.HeaderSize+n] })
 		if !ok {
 			a.verdict = s.damaged(p, r)
 		}

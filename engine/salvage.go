@@ -175,7 +175,7 @@ func (g *salvager) assemble(r *logRecord) ([]byte, error) {
 	}
 	g.value = g.value[:0]
 	for i, a := range chunks {
-		part, err := g.walk.chunk(a, min(chunkBytes, total-i*chunkBytes))
+		part, err := g.walk.chunk(a, min(chunkBytes, total-i*chunkBytes), r.key())
 		if err != nil {
 			return nil, err
 		}

@@ -101,7 +101,7 @@ func content(t testing.TB, dev *iotest.Mem, damage []Damage, tail int64) (state 
 					lost[key] = r.addr.Bytes()
 					return nil
 				}
-				part, err := v.walk.chunk(a, n)
+				part, err := v.walk.chunk(a, n, r.key())
 				require.NoError(t, err)
 				value = append(value, part...)
 			}

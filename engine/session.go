@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"rskv/engine/internal/epoch"
 	"rskv/engine/internal/record"
@@ -31,6 +32,10 @@ type Session struct {
 	old      []byte  // present value of a read-modify-write
 	next     []byte  // its new value
 	plan     plan
+
+	// unlinked is 0 or an address at or below the chunks that this session has
+	// written and not linked yet. Atomic; written by the owner, read by compaction.
+	unlinked atomic.Uint64
 
 	queue   waitQueue
 	ordered bool

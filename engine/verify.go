@@ -401,7 +401,7 @@ func (v *verifier) lostChunks(r *logRecord) (lost uint64, err error) {
 		if a < v.m.Begin {
 			continue // of a version that is older than the log
 		}
-		if _, err := v.walk.chunk(a, min(chunkBytes, total-i*chunkBytes)); err != nil {
+		if _, err := v.walk.chunk(a, min(chunkBytes, total-i*chunkBytes), r.key()); err != nil {
 			lost++
 		}
 	}

@@ -273,12 +273,12 @@ func (w *logWalk) settle(span manifest.Span, from record.Addr) (end, seen record
 
 const (
 	// chunkRoom holds the sectors that a chunk record touches.
-	chunkRoom = chunkBytes + 4*sectorBytes
+	chunkRoom = chunkBytes + MaxKey + 4*sectorBytes
 )
 
-// chunk reads a chunk of n bytes; what it returns is valid until the next call.
-func (w *logWalk) chunk(a record.Addr, n int) ([]byte, error) {
-	size := record.SystemSize(n)
+// chunk reads a chunk with n bytes of the value of key; what it returns is valid until the next call.
+func (w *logWalk) chunk(a record.Addr, n int, key []byte) ([]byte, error) {
+	size := record.SystemSize(chunkPayload(n, key))
 	span, ok := w.m.SpanOf(a)
 	inPage := a.Bytes() & (w.pageSize - 1)
 	if !ok || a < w.m.Begin || inPage+int64(size) > w.pageSize {
@@ -295,7 +295,7 @@ func (w *logWalk) chunk(a record.Addr, n int) ([]byte, error) {
 	switch _, _, ok := record.Verify(image, record.NewSeed(w.m.StoreID, span.Generation), a); {
 	case !ok:
 		return nil, errChecksum
-	case record.KindOf(w1) != record.System || record.KeyLen(w0) != record.TypeChunk || record.ValueLen(w1) != n:
+	case !isChunk(w0, w1, n, key):
 		return nil, errChunkList
 	}
 	return image[record.HeaderSize:][:n], nil

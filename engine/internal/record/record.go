@@ -212,8 +212,9 @@ func Bytes(p unsafe.Pointer, off, n int) []byte {
 }
 
 // Write fills freshly allocated, still unlinked memory of Size(w0, w1) bytes with
-// a record. Padding is zeroed, so that the image is the same every time.
-func Write(p unsafe.Pointer, w0, w1 uint64, key, value []byte) {
+// a record, of which more is the rest of the value. Padding is zeroed, so that the
+// image is the same every time.
+func Write(p unsafe.Pointer, w0, w1 uint64, key, value []byte, more ...[]byte) {
 	size := Size(w0, w1)
 	*(*uint64)(unsafe.Add(p, size-8)) = 0
 	if KindOf(w1) != System {
@@ -222,11 +223,14 @@ func Write(p unsafe.Pointer, w0, w1 uint64, key, value []byte) {
 		}
 		copy(unsafe.Slice((*byte)(unsafe.Add(p, HeaderSize)), len(key)), key)
 	}
-	end := ValueOffset(w0, w1) + len(value)
-	if e := end &^ 7; e < size-8 {
+	at := ValueOffset(w0, w1)
+	if e := (at + ValueLen(w1)) &^ 7; e < size-8 {
 		*(*uint64)(unsafe.Add(p, e)) = 0
 	}
-	copy(unsafe.Slice((*byte)(unsafe.Add(p, end-len(value))), len(value)), value)
+	at += copy(unsafe.Slice((*byte)(unsafe.Add(p, at)), len(value)), value)
+	for _, b := range more {
+		at += copy(unsafe.Slice((*byte)(unsafe.Add(p, at)), len(b)), b)
+	}
 	*(*uint64)(p) = w0
 	Store1(p, w1)
 }
