@@ -98,6 +98,9 @@ const backupTries = 3
 // got until an error is refused by VerifyBackup and Restore.
 func (s *Store) Backup(ctx context.Context, w io.Writer, progress func(done, total int64)) (BackupInfo, error) {
 	b := &backup{s: s, ctx: ctx, progress: progress}
+	// Before the checkpoint, which cannot begin lower.
+	s.pins.hold(b, s.log.Begin())
+	defer s.pins.release(b)
 	b.out.init(w)
 	err := b.open()
 	if err == nil {

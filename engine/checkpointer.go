@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"rskv/engine/internal/record"
@@ -56,6 +57,8 @@ type checkpointer struct {
 		stopped   bool
 	}
 
+	wanted atomic.Bool // compaction needs a new one to let old log go
+
 	state     checkpointState
 	request   *checkpointRequest // nil: nobody asked for the one under way
 	info      CheckpointInfo
@@ -85,6 +88,13 @@ func (c *checkpointer) init(s *Store) {
 func (c *checkpointer) replayFrom(start record.Addr, bytes int64) {
 	c.lastStart, c.lastBytes = start, bytes
 	c.store.stats.replayFrom.Store(uint64(start))
+}
+
+// want asks for a checkpoint that nobody waits for.
+func (c *checkpointer) want() {
+	if !c.wanted.Swap(true) {
+		c.task.Wake()
+	}
 }
 
 func (c *checkpointer) ask(r *checkpointRequest) {
@@ -145,10 +155,11 @@ func (c *checkpointer) begin() (time.Duration, error) {
 	if c.request != nil {
 		c.info.Kind, c.info.Cookie = c.request.Kind, c.request.Cookie
 	} else if limit := s.opt.CheckpointDistance; limit < 0 || now < c.notBefore ||
-		c.distance() < max(limit, 2*c.lastBytes) || s.log.Full() || s.Err() != nil {
+		!c.wanted.Load() && c.distance() < max(limit, 2*c.lastBytes) || s.log.Full() || s.Err() != nil {
 		return time.Second, nil
 	}
 	c.began = now
+	c.wanted.Store(false)
 	if c.info.Kind == LogCheckpoint {
 		c.commit()
 		return 0, nil
@@ -301,6 +312,16 @@ func (c *checkpointer) stop() {
 	}
 }
 
+// measureCheckpoints notes how much the checkpoints take.
+func (s *Store) measureCheckpoints() {
+	list, _ := s.Checkpoints() // a damaged one is left out
+	bytes := int64(0)
+	for _, info := range list {
+		bytes += info.Bytes
+	}
+	s.stats.checkpointBytes.Store(bytes)
+}
+
 // dropOld removes the checkpoints beyond those to be kept, which have all been
 // verified, and snapshots that none of the others names. The newest one that has
 // a snapshot stays in any case.
@@ -309,6 +330,7 @@ func (s *Store) dropOld() error {
 	if err != nil {
 		return err
 	}
+	defer s.measureCheckpoints()
 	named := map[string]bool{}
 	snapshots := 0
 	for i, info := range list {

@@ -36,6 +36,7 @@ var classes = []struct {
 	{ErrCorrupt, ClassCorruption},
 	{ErrBackup, ClassCorruption},
 	{ErrBusy, ClassRecoverable},
+	{ErrCompacting, ClassRecoverable},
 	{ErrDiskFull, ClassRecoverable},
 	{ErrIndexFull, ClassRecoverable}, // when there are fewer keys
 	{ErrLocked, ClassRecoverable},

@@ -31,7 +31,7 @@ const (
 )
 
 // commitPayload is the size of the commit record's payload: see FORMAT.md.
-const commitPayload = 64
+const commitPayload = 72
 
 const commitMagic = "rskvCMIT"
 
@@ -270,6 +270,7 @@ func (c *committer) encode(version uint64, changed int) {
 	le.PutUint32(b[48:], uint32(s.index.Bits()))
 	le.PutUint32(b[52:], uint32(changed))
 	le.PutUint64(b[56:], uint64(s.opt.Clock.Wall()))
+	le.PutUint64(b[64:], uint64(s.liveBytes.Load()))
 }
 
 // flushing waits until the group has been written, then starts its sync.
@@ -353,6 +354,7 @@ func (s *Store) flushStep() time.Duration {
 	s.flushing.Lock()
 	wait := s.log.FlushStep(s.opt.Clock.Monotonic())
 	s.flushing.Unlock()
+	s.room.look()
 	if s.commit.waiting.Load() {
 		s.commit.task.Wake()
 	}

@@ -93,6 +93,13 @@ func (r *cutRun) work(writes int) {
 		switch {
 		case i%17 == 5:
 			_, err = r.store.Checkpoint(ctx, CheckpointOptions{Kind: FullCheckpoint})
+		case i%11 == 7:
+			// All of it, or up to anywhere; it commits, whatever it has to do.
+			until := r.rng.Int64N(r.store.log.Tail().Bytes()) * r.rng.Int64N(2)
+			_, err = r.store.Compact(ctx, CompactOptions{Until: until})
+			if err == nil {
+				_, err = r.store.Sync(ctx)
+			}
 		case r.rng.IntN(4) == 0:
 			_, err = r.store.Sync(ctx)
 		default:
@@ -130,7 +137,7 @@ func requireCutState(t *testing.T, s *Store, state map[string]string, at string)
 // crash opens the store on dev, checks that it is exactly what the ledger says,
 // works until the power fails after some device events, and returns the disk.
 func (m *cutModel) crash(t *testing.T, dev *iotest.Mem, rng *rand.Rand, id *LedgerID, synced uint64, at string) (*iotest.Mem, uint64) {
-	opt := Options{Device: dev, Memory: MemoryMin, PageSize: 256 << 10, CommitInterval: -1, IndexBits: 8}
+	opt := Options{Device: dev, Memory: MemoryMin, PageSize: 256 << 10, CommitInterval: -1, IndexBits: 8, CheckpointsKept: 2}
 	if rng.IntN(4) == 0 {
 		dev.FailAfter(rng.IntN(2)) // the power fails while the store is being opened
 	}
@@ -181,7 +188,7 @@ func TestCrash_Cuts(t *testing.T) {
 	const life = 20 // crashes one disk lives through
 	for first := 0; first < cuts; first += life {
 		rng := rand.New(rand.NewPCG(seed, uint64(first)))
-		dev := iotest.NewMem(iotest.MemOptions{BufferBytes: 1 << 20})
+		dev := iotest.NewMem(iotest.MemOptions{BufferBytes: 1 << 20, SegmentSize: 256 << 10})
 		m := &cutModel{after: []map[string]string{{}}}
 		var id LedgerID
 		var synced uint64

@@ -53,6 +53,8 @@
 //	recover.go     what Open does with what it finds; replay.go its way over the log
 //	warm.go        memory filled again after it
 //	growth.go      the index grows
+//	compaction.go  when old log is freed; compactor.go the pass, move.go what it
+//	               does to a record; room.go the disk budget
 //	FORMAT.md      every byte on disk
 //	internal/      record, hlog, index, epoch, manifest: each explains itself
 //

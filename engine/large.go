@@ -65,7 +65,10 @@ func (s *Session) writeChunk(key, part []byte) (record.Addr, error) {
 			return 0, err
 		}
 		n := chunkPayload(len(part), key)
-		a, p, status := log.Allocate(record.SystemSize(n))
+		a, p, status := record.Addr(0), unsafe.Pointer(nil), hlog.Wait
+		if !s.store.room.refuses(s, record.System) {
+			a, p, status = log.Allocate(record.SystemSize(n))
+		}
 		if status == hlog.OK {
 			record.Write(p, record.Word0(0, record.TypeChunk), record.Word1(record.System, n, 0), nil, part, key,
 				[]byte{byte(len(key)), byte(len(key) >> 8)})

@@ -54,7 +54,19 @@ type Stats struct {
 	Corrupt    uint64 `json:"corrupt_records"`
 
 	LogAppended uint64 `json:"log_appended"`
-	Warmed      uint64 `json:"warmed_bytes"` // of log loaded in the background after Open
+	LogFreed    int64  `json:"log_freed"`   // byte address below which the disk is free
+	LiveBytes   int64  `json:"live_bytes"`  // of records, estimated
+	DiskUsed    int64  `json:"disk_used"`   // log and checkpoints
+	DiskBudget  int64  `json:"disk_budget"` // 0: none
+	Compactions uint64 `json:"compactions"` // passes that ended well
+	CompactErr  uint64 `json:"compactions_failed"`
+	Scanned     uint64 `json:"compact_scanned_bytes"`
+	Moved       uint64 `json:"compact_copied_bytes"`
+	// WriteAmplification is how many bytes of log were written for one that users
+	// appended.
+	WriteAmplification float64 `json:"write_amplification"`
+	NextCompaction     string  `json:"next_compaction"` // why one would start now, or not
+	Warmed             uint64  `json:"warmed_bytes"`    // of log loaded in the background after Open
 
 	Sessions      int    `json:"sessions"` // that can be resumed
 	Commits       uint64 `json:"commits"`
@@ -87,6 +99,12 @@ type counters struct {
 	checkpointsFailed atomic.Uint64
 	replayFrom        atomic.Uint64 // address a recovery would replay from, in units
 	warmed            atomic.Uint64
+	moved             atomic.Uint64
+	compactScanned    atomic.Uint64
+	compactions       atomic.Uint64
+	compactionsFailed atomic.Uint64
+	freed             atomic.Uint64 // address below which segments have been freed, in units
+	checkpointBytes   atomic.Int64  // of all checkpoints kept
 	starved           atomic.Int64  // sessions on the starved list
 	released          atomic.Uint64 // how often memory came back
 
@@ -113,6 +131,7 @@ func (c *counters) hold(d time.Duration) {
 type tally struct {
 	inPlace, appended, retries uint64
 	hot                        uint64 // reads that no batch counts
+	moved                      uint64 // bytes that compaction has copied
 }
 
 // hotFlush is how many single reads a session counts for itself before it adds
@@ -122,7 +141,7 @@ const hotFlush = 64
 func (t *tally) flush(c *counters, ops []Op) {
 	writes := uint64(0)
 	for i := range ops {
-		if ops[i].writes() {
+		if ops[i].writes() && ops[i].Kind < opMove {
 			writes++
 		}
 	}
@@ -131,6 +150,9 @@ func (t *tally) flush(c *counters, ops []Op) {
 	}
 	if writes > 0 {
 		c.writes.Add(writes)
+	}
+	if t.moved > 0 {
+		c.moved.Add(t.moved)
 	}
 	if t.inPlace > 0 {
 		c.inPlace.Add(t.inPlace)
@@ -164,9 +186,18 @@ func (s *Store) Stats() Stats {
 		DeviceReads: dev.Reads, DeviceWrites: dev.Writes, DeviceRead: dev.ReadBytes, DeviceWritten: dev.WriteBytes,
 		DeviceSyncs: dev.Syncs, DeviceErrors: dev.Errors,
 	}
+	st.LogFreed, st.LiveBytes = record.Addr(c.freed.Load()).Bytes(), s.liveBytes.Load()
+	st.DiskUsed, st.DiskBudget = s.room.used(), s.opt.Disk
+	st.Compactions, st.CompactErr = c.compactions.Load(), c.compactionsFailed.Load()
+	st.Scanned, st.Moved = c.compactScanned.Load(), c.moved.Load()
+	st.WriteAmplification = 1
+	if users := st.LogAppended - st.Moved; st.LogAppended > st.Moved {
+		st.WriteAmplification = float64(st.LogAppended) / float64(users)
+	}
+	_, st.NextCompaction = s.compaction.due(s.EstimateGC())
 	if err := s.Err(); err != nil {
 		st.State = err.Error()
-	} else if s.log.Full() {
+	} else if s.log.Full() || s.room.full.Load() {
 		st.State = "disk full"
 	}
 	c.holds.Lock()

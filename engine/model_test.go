@@ -15,6 +15,7 @@ import (
 	"github.com/anishathalye/porcupine"
 	"github.com/stretchr/testify/require"
 
+	"rskv/engine/internal/record"
 	"rskv/ioring"
 	"rskv/ioring/iotest"
 )
@@ -248,6 +249,7 @@ func (m *model) phase(quota int64) {
 		workers.Go(w.run)
 	}
 	others.Go(func() { m.disturb(stop) })
+	others.Go(func() { m.compact(stop) })
 	for i := range 2 {
 		others.Go(func() { m.watch(uint64(i), stop) })
 	}
@@ -276,6 +278,26 @@ func (m *model) disturb(stop <-chan struct{}) {
 		}
 		last = version
 		m.store.Stats()
+	}
+}
+
+// compact compacts the log all the time, the whole of it or a part.
+func (m *model) compact(stop <-chan struct{}) {
+	for i := 0; ; i++ {
+		select {
+		case <-stop:
+			return
+		case <-time.After(20 * time.Millisecond):
+		}
+		begin, tail := m.store.log.Begin(), m.store.log.Tail()
+		until := int64(0)
+		if i%3 > 0 {
+			until = (begin + (tail-begin)/record.Addr(i%3*2)).Bytes()
+		}
+		if _, err := m.store.Compact(context.Background(), CompactOptions{Until: until}); err != nil {
+			m.fail(err)
+			return
+		}
 	}
 }
 

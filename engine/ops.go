@@ -117,6 +117,8 @@ func (s *Session) attempt(op *Op, hash uint64, at *place) outcome {
 		return s.del(op, hash, at)
 	case OpNote:
 		return finished
+	case opMove:
+		return s.move(op, hash, at)
 	case OpAdd:
 		if out, ok := s.addInPlace(op, hash, at); ok {
 			return out
@@ -324,6 +326,7 @@ func liveDelta(from, to record.Kind) int64 {
 // rounded size stays the same.
 func (s *Session) overwrite(at *place, w1 uint64, kind record.Kind, value []byte) {
 	off := record.HeaderSize + (record.KeyLen(at.w0)+7)&^7
+	s.bytes += s.reweigh(at, w1, kind, value)
 	record.CopyIn(unsafe.Add(at.ptr, off), unsafe.Pointer(unsafe.SliceData(value)), len(value))
 	s.live += liveDelta(record.KindOf(w1), kind)
 	s.tally.inPlace++
@@ -347,6 +350,9 @@ func (s *Session) replace(key, value []byte, kind record.Kind, at *place, w1 uin
 // append writes a record at the tail and links it as the newest of its chain, if
 // the chain's entry is still the one that was read.
 func (s *Session) append(key, value []byte, kind record.Kind, at *place, live int64) (out outcome, ok bool) {
+	if s.store.room.refuses(s, kind) {
+		return noSpace, false
+	}
 	a, p, status := s.store.log.Allocate(record.SizeFor(len(key), len(value)))
 	switch status {
 	case hlog.Again:
@@ -366,6 +372,7 @@ func (s *Session) append(key, value []byte, kind record.Kind, at *place, live in
 		return finished, false
 	}
 	s.live += live
+	s.bytes += s.weigh(key, value, kind, at, live)
 	s.tally.appended++
 	return finished, true
 }
@@ -376,7 +383,7 @@ func (s *Session) failed(op *Op, out outcome) outcome {
 		if err := s.store.Err(); err != nil {
 			return op.fail(err)
 		}
-		if s.store.log.Full() {
+		if s.store.log.Full() || s.store.room.full.Load() {
 			return op.fail(ErrDiskFull)
 		}
 	}
@@ -419,6 +426,7 @@ func (s *Session) del(op *Op, hash uint64, at *place) outcome {
 		if record.TryLock(at.ptr, w1) {
 			// The record keeps its length, so that its size stays known.
 			s.live--
+			s.bytes -= s.weightAt(at, w1)
 			s.tally.inPlace++
 			record.UnlockChanged(at.ptr, w1, record.Word1(record.Tombstone, record.ValueLen(w1), w1&record.Expiry))
 			return op.answer(true)
@@ -495,11 +503,17 @@ func (s *Session) modify(op *Op, hash uint64, at *place) outcome {
 		case disk:
 			return onDisk
 		case absent:
+			if op.Kind == opMoveChunk {
+				return op.answer(false)
+			}
 			seen.above = at.head
 		case inMemory:
 			ok := false
 			if seen, ok = s.observe(at); !ok {
 				continue
+			}
+			if op.Kind == opMoveChunk && !op.ownsChunk(record.KindOf(seen.w1), seen.value) {
+				return op.answer(false)
 			}
 			if record.KindOf(seen.w1) == record.Big && op.needsValue() {
 				s.plan = plan{seen: seen}
@@ -537,7 +551,7 @@ func kindOf(v Verdict) record.Kind {
 // whether there is one.
 func (o *Op) needsValue() bool {
 	switch o.Kind {
-	case OpGet, OpAdd, OpAppend, OpUpdate:
+	case OpGet, OpAdd, OpAppend, OpUpdate, opMoveChunk:
 		return true
 	case OpCompareAndSwap:
 		return !o.OldAbsent
@@ -591,6 +605,9 @@ func (s *Session) compute(op *Op, found bool, old []byte) ([]byte, Verdict) {
 		case op.Found && found:
 			return nil, Remove
 		}
+	case opMoveChunk:
+		op.Found = found
+		return old, storeIf(found)
 	case OpAdd:
 		return s.computeAdd(op, found, old)
 	case OpAppend:
@@ -688,7 +705,8 @@ func (s *Session) nothingAbove(at *place, limit record.Addr) bool {
 		// this address.
 		return at.addr <= limit
 	}
-	return true
+	// A tombstone may have come and gone with the log below Begin.
+	return at.head <= limit
 }
 
 // supersede puts a new value in the place of the record that was observed.

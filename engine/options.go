@@ -79,6 +79,16 @@ type Options struct {
 	// the log are loaded in the background, as far as memory reaches.
 	ColdStart bool
 
+	// LiveRatio is the share of the log, 0 to 1, that has to be live for compaction
+	// not to run by itself; default 0.5, negative: only for the disk budget's sake
+	// and when asked.
+	LiveRatio float64
+	// Disk is how much the store may take on disk in bytes, at least eight
+	// segments: log, checkpoints, and what compaction needs to work. Writes wait
+	// for compaction near it, and fail with ErrDiskFull when everything in it is
+	// live. 0: no limit.
+	Disk int64
+
 	// Ledgers is how many ledgers are kept, 1 to LedgersDefault; LedgerExpiry
 	// how long one that nobody uses, default a day.
 	Ledgers      int
@@ -106,6 +116,7 @@ func (o *Options) check() error {
 	def(&o.IO, ioring.Auto)
 	def(&o.CheckpointDistance, CheckpointDistanceDefault)
 	def(&o.CheckpointsKept, CheckpointsKeptDefault)
+	def(&o.LiveRatio, LiveRatioDefault)
 	def(&o.Ledgers, LedgersDefault)
 	def(&o.LedgerExpiry, LedgerExpiryDefault)
 	if o.Random == nil {
@@ -145,6 +156,12 @@ func (o *Options) check() error {
 	}
 	if o.Ledgers < 1 || o.Ledgers > LedgersDefault {
 		bad("%d ledgers: want 1 to %d", o.Ledgers, LedgersDefault)
+	}
+	if o.LiveRatio > 1 {
+		bad("live ratio %g: want at most 1", o.LiveRatio)
+	}
+	if o.Disk < 0 {
+		bad("disk budget of %d bytes: want 0 for none, or a size", o.Disk)
 	}
 	if o.LedgerExpiry < 0 {
 		bad("ledger expiry %v: want a positive duration", o.LedgerExpiry)

@@ -129,7 +129,7 @@ func (p *pendingOp) copyBytes(op *Op) {
 func (s *Session) enqueue(op *Op, hash uint64) {
 	p := s.newPending(op, hash)
 	buffers := s.store.dev.Buffers()
-	if op.Err != nil || !op.readsOld() || buffers.InUse() > buffers.Budget()/earlyShare {
+	if op.Err != nil || !op.readsOld() || op.Kind == opMove || buffers.InUse() > buffers.Budget()/earlyShare {
 		return
 	}
 	var at place
@@ -474,8 +474,25 @@ func (s *Session) recordArrived(p *pendingOp, r *readOp, fn func(*Op)) {
 	case readFailed:
 		s.finish(p, fn)
 	case readAbsent:
-		s.settle(p, observation{above: p.head}, fn)
+		switch p.op.Kind {
+		case opMove:
+			s.unmoved(p, false, fn)
+		case opMoveChunk:
+			p.op.answer(false)
+			s.finish(p, fn)
+		default:
+			s.settle(p, observation{above: p.head}, fn)
+		}
 	case readFound:
+		if p.op.Kind == opMove {
+			s.unmoved(p, true, fn)
+			return
+		}
+		if p.op.Kind == opMoveChunk && !p.op.ownsChunk(record.KindOf(w1), p.value) {
+			p.op.answer(false)
+			s.finish(p, fn)
+			return
+		}
 		seen := observation{above: p.head, value: p.value, found: record.KindOf(w1) != record.Tombstone}
 		if !seen.found {
 			seen.value = nil // a record deleted in place still has its old value
@@ -512,6 +529,9 @@ func (s *Session) examine(p *pendingOp, r *readOp) (verdict readVerdict, w1 uint
 		return readFound, w1
 	}
 	prev := record.Prev(w0)
+	if p.op.Kind == opMove && prev <= p.op.above() {
+		return readAbsent, 0
+	}
 	if prev >= record.FirstAddr && prev >= s.begin {
 		s.aim(r, prev, 0)
 		return readOn, 0

@@ -67,7 +67,10 @@ func (s *Session) prepare(ops []Op, end int) {
 	for i := begin; i < end; i++ {
 		op := &ops[i]
 		op.state, op.Found = opDone, false
-		op.Err = op.check(st.opt.MaxValue)
+		op.Err = nil
+		if !s.mover {
+			op.Err = op.check(st.opt.MaxValue)
+		}
 		if op.Err == nil && p.refuse != nil && op.writes() {
 			op.Err = p.refuse
 		}

@@ -24,12 +24,14 @@ type Recovery struct {
 
 	end    record.Addr // of the last commit group
 	commit record.Addr // of the last commit record
+	begin  record.Addr // of the log at that commit
 	next   uint64      // version counter to go on from
 
 	newest uint64      // highest version there was, if some were discarded
 	from   record.Addr // where the replay began
 
 	snapshotBytes int64 // size of the snapshot loaded
+	liveBytes     int64
 	history       LedgerHistory
 }
 
@@ -76,6 +78,8 @@ func (s *Store) recover(m *manifest.Manifest) error {
 	}
 	s.recovery.history = LedgerHistory{generation: m.Generation, version: s.recovery.Version}
 	s.live.Store(s.recovery.Keys)
+	s.liveBytes.Store(s.recovery.liveBytes)
+	s.stats.freed.Store(uint64(m.Begin &^ record.Addr(s.opt.SegmentSize/record.Unit-1)))
 	return nil
 }
 
@@ -249,6 +253,7 @@ func (s *Store) replay(m *manifest.Manifest, span manifest.Span) error {
 	r, err := s.pass(m, span, s.recovery.from, true, func(p *passPage) error {
 		for _, c := range p.commits {
 			s.recovery.Version, s.recovery.Keys, s.recovery.commit = c.version, c.keys, c.addr
+			s.recovery.begin, s.recovery.liveBytes = c.begin, c.bytes
 			s.ledgers.restore(c.counts)
 		}
 		return nil
@@ -268,6 +273,8 @@ func (s *Store) replay(m *manifest.Manifest, span manifest.Span) error {
 type commitInfo struct {
 	version   uint64
 	keys      int64
+	bytes     int64       // of live records, estimated
+	begin     record.Addr // of the log
 	durable   record.Addr // what was durable when it was cut
 	counts    []byte      // of the ledgers that changed
 	indexBits uint32
@@ -288,7 +295,8 @@ func decodeCommit(b []byte, generation uint64) (c commitInfo, err error) {
 		return c, fmt.Errorf("%d bytes of session numbers in a payload of %d", n, len(b))
 	}
 	return commitInfo{
-		version: le.Uint64(b[16:]), durable: record.Addr(le.Uint64(b[32:])), keys: int64(le.Uint64(b[40:])),
+		version: le.Uint64(b[16:]), begin: record.Addr(le.Uint64(b[24:])), durable: record.Addr(le.Uint64(b[32:])),
+		keys: int64(le.Uint64(b[40:])), bytes: int64(le.Uint64(b[64:])),
 		counts: b[commitPayload : commitPayload+n], indexBits: le.Uint32(b[48:]),
 	}, nil
 }

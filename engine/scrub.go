@@ -118,7 +118,7 @@ func (s *Store) manifestUntil(until record.Addr) *manifest.Manifest {
 	for len(m.Spans) > 0 && m.Spans[len(m.Spans)-1].Start >= until {
 		m.Spans = m.Spans[:len(m.Spans)-1]
 	}
-	if n := len(m.Spans); n > 0 {
+	if n := len(m.Spans); n > 0 && (m.Spans[n-1].End == 0 || m.Spans[n-1].End > until) {
 		m.Spans[n-1].End = until
 	}
 	return &m

@@ -23,6 +23,7 @@ type Session struct {
 	safeRO  record.Addr
 	writing bool
 	live    int64 // keys this section added, less those it removed
+	bytes   int64 // log they take, see weigh
 	tally   tally // what this section did, for the statistics
 
 	pipe     pipe
@@ -42,6 +43,8 @@ type Session struct {
 	ledger  *Ledger // counts this session's writes; nil: nobody does
 	counted uint64  // highest Number done in this section
 	back    bool    // Do is running: answers go back into the caller's ops
+	mover   bool    // compaction's own: it may use the reserve, and its ops count as nobody's
+	notify  func()  // called, if set, where Ready receives a value
 
 	single [1]Op // of the methods for one operation
 
@@ -120,8 +123,8 @@ func (s *Session) enter(write bool) error {
 		st.epoch.Door().Wait()
 	}
 	s.writing = write
-	s.mem = max(st.log.Head(), record.FirstAddr)
 	s.begin = st.log.Begin()
+	s.mem = max(st.log.Head(), s.begin, record.FirstAddr)
 	s.ro = st.log.ReadOnly()
 	s.safeRO = st.log.SafeReadOnly()
 	return nil
@@ -132,6 +135,10 @@ func (s *Session) exit() {
 	if s.live != 0 {
 		s.store.live.Add(s.live)
 		s.live = 0
+	}
+	if s.bytes != 0 {
+		s.store.liveBytes.Add(s.bytes)
+		s.bytes = 0
 	}
 	s.slot.Exit()
 	if s.counted != 0 && s.ledger != nil {
@@ -161,6 +168,12 @@ func (s *Session) waitSpace() {
 	if !s.store.log.Ready() {
 		s.store.stats.spaceWaits.Add(1)
 		s.store.opt.Runner.Wait(space)
+		return
+	}
+	room := s.store.room.wait()
+	if s.store.room.closed.Load() && !s.store.room.full.Load() && !s.mover && !s.store.closed.Load() {
+		s.store.stats.spaceWaits.Add(1)
+		s.store.opt.Runner.Wait(room)
 	}
 }
 
@@ -169,6 +182,9 @@ func (s *Session) signal() {
 	select {
 	case s.ready <- struct{}{}:
 	default:
+	}
+	if s.notify != nil {
+		s.notify()
 	}
 }
 

@@ -37,10 +37,13 @@ type Store struct {
 
 	closed atomic.Bool // checked inside every section
 	live   atomic.Int64
-	stats  counters
-	large  largeBudget
-	commit committer
-	flush  taskRef
+	// liveBytes is how much of the log is taken by live records and their chunks;
+	// what is on disk is estimated, see Session.weigh.
+	liveBytes atomic.Int64
+	stats     counters
+	large     largeBudget
+	commit    committer
+	flush     taskRef
 	// flushing is held by whoever runs the log's FlushStep: the flush task, or
 	// the commit task in its place.
 	flushing sync.Mutex
@@ -49,6 +52,9 @@ type Store struct {
 	checkpoints checkpointer
 	growth      growth
 	warm        warmer
+	compaction  compactor
+	room        room
+	pins        pins
 
 	mu struct {
 		sync.Mutex
@@ -138,6 +144,10 @@ func (s *Store) openDevice() (*manifest.Manifest, error) {
 	}
 	// The store decides how its log is cut, not the options.
 	s.opt.SegmentSize = s.dev.SegmentSize()
+	if least := diskSegmentsMin * s.opt.SegmentSize; s.opt.Disk != 0 && s.opt.Disk < least {
+		return nil, fmt.Errorf("disk budget of %d bytes: want at least %d, %d segments of %d bytes, or 0 for none",
+			s.opt.Disk, least, diskSegmentsMin, s.opt.SegmentSize)
+	}
 	m, err := s.readManifest()
 	if err == nil && m != nil && int64(1)<<m.SegmentBits != s.opt.SegmentSize {
 		err = &CorruptError{Where: manifest.Name, Addr: -1,
@@ -259,7 +269,7 @@ func (s *Store) writeManifest() error {
 func (s *Store) openLog(m *manifest.Manifest) (err error) {
 	s.log, err = hlog.New(hlog.Options{
 		Device: s.dev, Epoch: s.epoch, PageBits: m.PageBits, Pages: s.budget.pages,
-		StoreID: m.StoreID, Generation: m.Generation, Begin: m.Begin,
+		StoreID: m.StoreID, Generation: m.Generation, Begin: max(m.Begin, s.recovery.begin),
 		Start: m.Spans[len(m.Spans)-1].Start,
 		Wake:  func() { s.flush.Wake() },
 	})
@@ -283,6 +293,8 @@ func (s *Store) report() {
 
 // startTasks starts the background work: see flushStep and committer.step.
 func (s *Store) startTasks() {
+	s.room.init(s)
+	s.room.look()
 	s.ledgers.init(&s.opt, s.recovery.history, s.recovery.next)
 	s.commit.init(s)
 	s.flush.set(s.opt.Runner.Start("flush", s.flushStep))
@@ -290,6 +302,8 @@ func (s *Store) startTasks() {
 	s.checkpoints.init(s)
 	s.checkpoints.task.set(s.opt.Runner.Start("checkpoint", s.checkpoints.step))
 	s.growth.task.set(s.opt.Runner.Start("growth", s.growth.step))
+	s.compaction.init(s)
+	s.compaction.task.set(s.opt.Runner.Start("compact", s.compaction.step))
 	s.warm.init(s)
 	s.warm.task.set(s.opt.Runner.Start("warm", s.warm.step))
 }
@@ -367,6 +381,7 @@ func (s *Store) Close() error {
 	s.mu.closing = true
 	s.mu.Unlock()
 
+	s.compaction.stop()
 	s.checkpoints.stop()
 	s.warm.stop()
 	_, err := s.Sync(context.Background())
@@ -374,6 +389,7 @@ func (s *Store) Close() error {
 	s.closed.Store(true)
 	s.drain()
 	s.wakeAll()
+	s.room.open()
 	if err == nil {
 		_, err = s.Sync(context.Background()) // what slipped in behind the first
 	}

@@ -12,7 +12,7 @@
 // Every marker only moves up, but for head while the log is being warmed (see
 // warm.go), and at every moment
 //
-//	begin, safeHead <= head <= flushed <= sealed <= safeReadOnly <= readOnly <= tail
+//	safeHead <= head <= flushed <= sealed <= safeReadOnly <= readOnly <= tail
 //
 //	tail          next address to be given out
 //	readOnly      below it nobody begins to update in place
@@ -23,7 +23,8 @@
 //	durable       below it every byte has been synced, up to a commit
 //	head          below it nobody begins to look at memory
 //	safeHead      below it nobody looks at memory: frames are free
-//	begin         below it nothing counts any more
+//	begin         below it nothing counts any more; in a short log it may lie
+//	              above head
 //
 // The pairs exist because a session that read the old marker may still act on it:
 // the second of a pair moves by epoch.Bump, when all such sessions have gone.
@@ -209,6 +210,10 @@ func (l *Log) Durable() record.Addr      { return record.Addr(l.durable.Load()) 
 
 // SetDurable records that a sync covered everything below a.
 func (l *Log) SetDurable(a record.Addr) { raise(&l.durable, a) }
+
+// SetBegin records that nothing below a counts any more. Everything that does has
+// been copied above it.
+func (l *Log) SetBegin(a record.Addr) { raise(&l.begin, a) }
 
 // Tail is the next address to be given out.
 func (l *Log) Tail() record.Addr {

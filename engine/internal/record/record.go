@@ -231,6 +231,11 @@ func Write(p unsafe.Pointer, w0, w1 uint64, key, value []byte, more ...[]byte) {
 	for _, b := range more {
 		at += copy(unsafe.Slice((*byte)(unsafe.Add(p, at)), len(b)), b)
 	}
+	StoreHeader(p, w0, w1)
+}
+
+// StoreHeader stores both words of a record that is not linked yet.
+func StoreHeader(p unsafe.Pointer, w0, w1 uint64) {
 	*(*uint64)(p) = w0
 	Store1(p, w1)
 }

@@ -1,0 +1,197 @@
+package engine
+
+import (
+	"context"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"rskv/ioring/iotest"
+)
+
+func compact(t *testing.T, s *Store, until int64) CompactResult {
+	t.Helper()
+	res, err := s.Compact(context.Background(), CompactOptions{Until: until})
+	require.NoError(t, err)
+	return res
+}
+
+// TestCompact_KeepsWhatLives: a pass loses a live record, keeps a dead one, or
+// brings a deleted one back, now or after a restart.
+func TestCompact_KeepsWhatLives(t *testing.T) {
+	seed := newSeed(t)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	dev := newMem()
+	s := openOn(t, dev, nil)
+	n := s.NewSession()
+	const keys = 2000
+	versions := map[int]uint64{} // absent: deleted or never written
+	size := func(version uint64) int {
+		if version%97 == 0 {
+			return inlineMax + int(version)%chunkBytes*2 // in chunks
+		}
+		return int(version * 7919 % 3000)
+	}
+	number := uint64(0)
+	churn := func(writes int) {
+		for range writes {
+			i := rng.IntN(keys)
+			if rng.IntN(4) == 0 {
+				delete(versions, i)
+				_, err := n.Delete(key64(i))
+				require.NoError(t, err)
+				continue
+			}
+			number++
+			versions[i] = number
+			require.NoError(t, n.Put(key64(i), valueOf(uint64(i), number, size(number))))
+		}
+	}
+	verify := func() {
+		for i := range keys {
+			value, err := n.Get(key64(i), nil)
+			version, there := versions[i]
+			if !there {
+				require.ErrorIs(t, err, ErrNotFound, "key %d", i)
+				continue
+			}
+			require.NoError(t, err, "key %d", i)
+			require.NoError(t, valueIs(value, uint64(i), version, size(version)))
+		}
+	}
+	for round := range 6 {
+		churn(6000)
+		if round%2 == 0 {
+			evict(t, s, n)
+		}
+		syncStore(t, s)
+		before := s.EstimateGC()
+		res := compact(t, s, 0)
+		require.Greater(t, res.Scanned, res.Copied)
+		require.LessOrEqual(t, res.Begin, s.Stats().LogDurable)
+		require.Less(t, s.EstimateGC().Total, before.Total, "the log got no shorter")
+		verify()
+		evict(t, s, n)
+		verify()
+		checkStore(t, s)
+		if round%3 == 2 {
+			n.Close()
+			require.NoError(t, s.Close())
+			dev = dev.CrashImage(iotest.CrashOptions{})
+			s = openOn(t, dev, nil)
+			n = s.NewSession()
+			verify()
+		}
+	}
+	// A second pass over what has been compacted frees only what died since.
+	compact(t, s, 0)
+	verify()
+	begin, end := dev.Extent()
+	require.LessOrEqual(t, s.Stats().LogFreed, begin)
+	require.Less(t, end-begin, int64(40<<20), "segments were not freed")
+	n.Close()
+	require.NoError(t, s.Close())
+}
+
+// TestCompact_UnlinkedChunks: a large value that is being written while its first
+// chunks are compacted away is lost.
+func TestCompact_UnlinkedChunks(t *testing.T) {
+	dev := newMem()
+	s := openOn(t, dev, nil)
+	n := s.NewSession()
+	key, value := []byte("large"), valueOf(1, 1, 5*chunkBytes)
+	list, err := n.writeChunks(key, value)
+	require.NoError(t, err)
+	other := s.NewSession()
+	evict(t, s, other)
+	syncStore(t, s)
+	before := s.log.Begin()
+	compact(t, s, 0)
+	require.Equal(t, before, s.log.Begin(), "the pass goes over chunks that may still be linked")
+	// Now it is linked, as carryOut does it.
+	n.plan = plan{value: value, verdict: Replace, blind: true}
+	op := Op{Kind: OpPut, Key: key, Value: value}
+	require.True(t, n.carryOut(&op, 0x1234, &place{}))
+	require.NoError(t, op.Err)
+	require.Zero(t, n.unlinked.Load())
+	_ = list
+	evict(t, s, other)
+	syncStore(t, s)
+	compact(t, s, 0)
+	require.Greater(t, s.log.Begin(), before)
+	other.Close()
+	n.Close()
+	require.NoError(t, s.Close())
+}
+
+// TestCompact_Automatic: a store that is written for ever grows for ever.
+func TestCompact_Automatic(t *testing.T) {
+	dev := newMem()
+	const disk = 24 << 20
+	s := openOn(t, dev, func(o *Options) {
+		o.LiveRatio = 0
+		o.Disk = disk
+		o.CommitInterval = 20 * time.Millisecond
+		o.CheckpointDistance = 4 << 20
+	})
+	n := s.NewSession()
+	const keys = 4000
+	written := int64(0)
+	for version := uint64(1); written < 8*disk; version++ {
+		for i := range keys {
+			require.NoError(t, n.Put(key64(i), valueOf(uint64(i), version, 2000)))
+			written += 2000
+			if i%500 == 0 {
+				begin, end := dev.Extent()
+				require.LessOrEqual(t, end-begin, int64(disk), "%+v", s.Stats())
+			}
+		}
+		for i := range keys {
+			value, err := n.Get(key64(i), nil)
+			require.NoError(t, err)
+			require.NoError(t, valueIs(value, uint64(i), version, 2000))
+		}
+	}
+	st := s.Stats()
+	require.Positive(t, st.Compactions)
+	require.Zero(t, st.CompactErr)
+	require.InDelta(t, keys*2032, st.LiveBytes, keys*200)
+	n.Close()
+	require.NoError(t, s.Close())
+}
+
+// TestCompact_FullOfLive: a store whose budget is full of live data hangs, or
+// cannot be emptied.
+func TestCompact_FullOfLive(t *testing.T) {
+	s := openOn(t, newMem(), func(o *Options) {
+		o.LiveRatio = 0
+		o.Disk = 16 << 20
+		o.CommitInterval = 20 * time.Millisecond
+	})
+	n := s.NewSession()
+	keys := 0
+	var err error
+	for ; err == nil; keys++ {
+		require.Less(t, keys, 16<<10)
+		err = n.Put(key64(keys), make([]byte, 2000))
+	}
+	require.ErrorIs(t, err, ErrDiskFull)
+	keys--
+	require.Greater(t, keys, 4000, "much less fits than the budget")
+	_, err = n.Get(key64(0), nil)
+	require.NoError(t, err)
+	for i := range keys * 3 / 4 {
+		_, err := n.Delete(key64(i))
+		require.NoError(t, err, "key %d", i)
+	}
+	require.Eventually(t, func() bool { return n.Put([]byte("new"), make([]byte, 2000)) == nil }, 20*time.Second, 10*time.Millisecond,
+		"%+v", s.Stats())
+	for i := keys * 3 / 4; i < keys; i++ {
+		_, err := n.Get(key64(i), nil)
+		require.NoError(t, err)
+	}
+	n.Close()
+	require.NoError(t, s.Close())
+}

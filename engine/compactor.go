@@ -1,0 +1,553 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"rskv/engine/internal/manifest"
+	"rskv/engine/internal/record"
+)
+
+// A compaction pass (FASTER's compaction by lookup) makes the log begin later:
+//
+//	begin            until                                    tail
+//	|== pass ========|----------------------------------------|
+//	   live records -------------------------------------------> copies
+//
+//	idle -> copying -> committing -> freeing -> idle
+//
+// Copying looks at every record below until, in order, and copies the live ones
+// (see move.go). Then begin is raised in memory: whoever looks below it finds
+// nothing, and everything live is above. The commit that follows carries the
+// copies and the new begin. Only when that is durable are segments freed, those
+// that no kept checkpoint and no backup needs, after the manifest says so.
+//
+// A crash before the commit finds the old begin and every original; after it, the
+// new begin and every copy. A tombstone is not copied: whatever it hides is older,
+// hence also below until, and goes with it. Reads under way when begin moves find
+// that out by themselves, see readStale.
+//
+// A large value is written anew when one of its chunks is met, see opMoveChunk. A
+// chunk that is not linked yet keeps until from passing it.
+type compactState uint8
+
+const (
+	compactIdle       compactState = iota // nothing is under way
+	compactCopying                        // live records go to the tail
+	compactCommitting                     // the commit of the copies is under way
+)
+
+const (
+	// compactPending bounds the look-ups that wait for the disk.
+	compactPending = 256
+	// compactGroup is how many records are looked up at a time.
+	compactGroup = groupOps
+	// compactPoll is how often the task looks whether a pass is due, compactRetry
+	// how long it waits after one that failed.
+	compactPoll  = time.Second
+	compactRetry = 10 * time.Second
+	// compactPace is the least a pass scans a second in bytes while nothing
+	// presses; compactFactor how much for every byte that is appended meanwhile,
+	// which is enough where three quarters are live.
+	compactPace   = 64 << 20
+	compactFactor = 4
+)
+
+type compactRequest struct {
+	until  record.Addr
+	result CompactResult
+	err    error
+	done   chan struct{} // closed when result and err are there
+}
+
+// compactor is the state of the compaction task. Fields without a note are owned
+// by the task's step.
+type compactor struct {
+	store *Store
+	task  taskRef
+
+	mu struct {
+		sync.Mutex
+		asked     *compactRequest
+		committed *commitResult // answer of the commit under way
+		stopped   bool
+	}
+	waitTail atomic.Uint64 // no pass for the live ratio's sake below this tail
+	stuck    atomic.Bool   // the last pass failed, or everything is live
+
+	state     compactState
+	request   *compactRequest
+	result    CompactResult
+	began     int64  // clock
+	moved     uint64 // bytes copied when the pass began
+	appended  uint64 // bytes appended when it began
+	begin     record.Addr
+	until     record.Addr
+	notBefore int64
+	err       error
+	durable   record.Addr // begin according to the last commit
+
+	session *Session
+	reader  *pageReader
+	page    []byte // being looked at; nil: none
+	base    record.Addr
+	found   []uint32 // offsets of its records, in units, that have to be moved
+	next    int      // of these
+	ops     [compactGroup]Op
+
+	// cycle is a run of passes over the whole log as it was when it began.
+	cycleTail    record.Addr
+	cycleScanned int64
+	cycleCopied  int64
+}
+
+func (c *compactor) init(s *Store) {
+	c.store = s
+	c.durable = s.log.Begin()
+	c.session = s.NewSession()
+	c.session.mover = true
+	c.session.notify = c.task.Wake
+}
+
+func (c *compactor) ask(r *compactRequest) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.mu.stopped:
+		return ErrClosed
+	case c.mu.asked != nil:
+		return ErrCompacting
+	}
+	c.mu.asked = r
+	c.task.Wake()
+	return nil
+}
+
+// step is one step of the compaction task.
+func (c *compactor) step() time.Duration {
+	if !c.task.ready() {
+		return time.Millisecond // Open is still starting the tasks
+	}
+	var wait time.Duration
+	switch c.state {
+	case compactIdle:
+		wait = c.start()
+	case compactCopying:
+		wait = c.copy()
+	case compactCommitting:
+		wait = c.committing()
+	}
+	return wait
+}
+
+// start begins a pass if one was asked for or is due.
+func (c *compactor) start() time.Duration {
+	s := c.store
+	c.mu.Lock()
+	c.request = c.mu.asked
+	c.mu.Unlock()
+	now := s.opt.Clock.Monotonic()
+	limit := s.log.Durable()
+	if c.request != nil {
+		if c.request.until != 0 {
+			limit = min(limit, c.request.until)
+		}
+	} else {
+		c.free() // a checkpoint that held it back may have gone
+		s.room.look()
+		if now < c.notBefore || s.Err() != nil {
+			return compactPoll
+		}
+		c.stuck.Store(false)
+		e := s.EstimateGC()
+		if pay, _ := c.due(e); !pay {
+			return compactPoll
+		}
+		limit = min(limit, c.part(e))
+	}
+	c.begin = s.log.Begin()
+	c.result, c.err = CompactResult{Begin: c.begin.Bytes()}, nil
+	c.began, c.moved, c.appended = now, s.stats.moved.Load(), s.log.Appended()
+	units := record.Addr(s.opt.PageSize / record.Unit)
+	c.until = min(limit, c.unlinked()) &^ (units - 1)
+	if c.until <= c.begin {
+		return c.finish(nil)
+	}
+	m := s.manifestUntil(c.until)
+	var err error
+	if c.reader, err = s.newPageReader(m, c.begin, c.until, c.task.Wake); err != nil {
+		return c.finish(err)
+	}
+	c.state = compactCopying
+	return 0
+}
+
+// part is up to where a pass that nobody asked for goes: a part of the log, at
+// least a segment, up to a segment border.
+func (c *compactor) part(e GCEstimate) record.Addr {
+	size := c.store.dev.SegmentSize()
+	until := c.store.log.Begin().Bytes() + max(size, e.Total/compactParts)
+	return record.Addr((until + size - 1) / size * size / record.Unit)
+}
+
+// unlinked is the lowest address of a chunk that may still be linked.
+func (c *compactor) unlinked() record.Addr {
+	s := c.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lowest := s.log.Tail()
+	for n := range s.mu.sessions {
+		if a := record.Addr(n.unlinked.Load()); a != 0 {
+			lowest = min(lowest, a)
+		}
+	}
+	return lowest
+}
+
+// copy goes on with the records of the pass.
+func (c *compactor) copy() time.Duration {
+	s := c.store
+	c.session.Complete(c.answer)
+	switch {
+	case c.err != nil:
+	case c.session.Pending() >= compactPending:
+		return -1
+	case c.page == nil:
+		if wait := c.pace(); wait > 0 {
+			return wait
+		}
+		ready, err := c.nextPage()
+		if err != nil {
+			c.err = err
+		} else if !ready {
+			return -1
+		}
+	}
+	if c.err == nil && c.page != nil {
+		c.group()
+		return 0
+	}
+	// The end of the region, or an error: what is pending still has to end.
+	if c.session.Pending() > 0 {
+		return -1
+	}
+	if err := c.reader.close(); c.err == nil {
+		c.err = err
+	}
+	c.reader, c.page = nil, nil
+	if c.err != nil {
+		return c.finish(c.err)
+	}
+	s.log.SetBegin(c.until)
+	c.result.Scanned = (c.until - c.begin).Bytes()
+	c.state = compactCommitting
+	s.commit.ask(true, func(r commitResult) {
+		c.mu.Lock()
+		c.mu.committed = &r
+		c.mu.Unlock()
+		c.task.Wake()
+	})
+	return 0
+}
+
+// pace says how long to wait for the pass not to be ahead of what it may take
+// from others. A pass that was asked for, or that the disk budget needs, does not
+// wait.
+func (c *compactor) pace() time.Duration {
+	s := c.store
+	if c.request != nil || s.room.pressed() {
+		return 0
+	}
+	scanned := (c.reader.at - c.begin).Bytes()
+	free := int64(s.log.Appended()-c.appended) * compactFactor
+	due := time.Duration(max(scanned-free, 0)) * time.Second / compactPace
+	return min(due-time.Duration(s.opt.Clock.Monotonic()-c.began), compactPoll)
+}
+
+// nextPage takes the next page of the region, if it is there. At the end of the
+// region there is none, and it is ready.
+func (c *compactor) nextPage() (ready bool, err error) {
+	page, span, from, ready, err := c.reader.next()
+	if err != nil || !ready || page == nil {
+		return ready, err
+	}
+	units := record.Addr(c.store.opt.PageSize / record.Unit)
+	base := from &^ (units - 1)
+	c.found, c.next = c.found[:0], 0
+	check := pageCheck{
+		seed: c.store.seedAt(span.Start),
+		record: func(r *logRecord) error {
+			if r.isUser() && record.KindOf(r.w1) != record.Tombstone ||
+				record.KindOf(r.w1) == record.System && record.KeyLen(r.w0) == record.TypeChunk {
+				c.found = append(c.found, uint32(r.addr-base))
+			}
+			return nil
+		},
+		damaged: func(from, _ record.Addr, why error) error {
+			return corrupt("log", from, fmt.Errorf("%w: %w", errDamagedLog, why))
+		},
+	}
+	if err := check.run(page, base, from, min(base+units, span.End, c.until)); err != nil {
+		return true, err
+	}
+	c.page, c.base = page, base
+	return true, nil
+}
+
+// group looks up some records of the page.
+func (c *compactor) group() {
+	n, bytes := 0, 0
+	for n < len(c.ops) && c.next < len(c.found) && bytes < groupBytes {
+		off := c.found[c.next]
+		c.next++
+		image := c.page[int(off)*record.Unit:]
+		w0, w1 := record.Words(image)
+		image = image[:record.Size(w0, w1)]
+		a := c.base + record.Addr(off)
+		if record.KindOf(w1) == record.System {
+			if key := chunkKey(image, w1); key != nil {
+				c.ops[n].moveChunk(a, key)
+				n++
+			}
+			continue
+		}
+		c.ops[n].moveRecord(a, record.Key(image, w0), image)
+		bytes += len(image)
+		n++
+	}
+	ops := c.ops[:n]
+	c.session.Start(ops)
+	for i := range ops {
+		if !ops[i].Pending() {
+			c.answer(&ops[i])
+		}
+	}
+	if c.next == len(c.found) {
+		c.page = nil
+		c.reader.release()
+	}
+}
+
+// chunkKey is the key that a chunk belongs to.
+func chunkKey(image []byte, w1 uint64) []byte {
+	payload := image[record.HeaderSize:][:record.ValueLen(w1)]
+	if n := len(payload); n > 2 {
+		if k := int(payload[n-2]) | int(payload[n-1])<<8; k > 0 && k+2 < n {
+			return payload[n-2-k : n-2]
+		}
+	}
+	return nil
+}
+
+func (c *compactor) answer(op *Op) {
+	if op.Err != nil && c.err == nil {
+		c.err = op.Err
+	}
+}
+
+// committing waits for the commit that carries the copies and the new begin.
+func (c *compactor) committing() time.Duration {
+	c.mu.Lock()
+	r := c.mu.committed
+	c.mu.committed = nil
+	c.mu.Unlock()
+	if r == nil {
+		return -1
+	}
+	if r.err != nil {
+		return c.finish(r.err)
+	}
+	c.durable = c.until
+	c.recount()
+	return c.finish(c.free())
+}
+
+// recount corrects the estimate of live bytes: when passes have gone over the
+// whole log, what they have copied is what was live, and the rest is gone.
+func (c *compactor) recount() {
+	s := c.store
+	copied := int64(s.stats.moved.Load() - c.moved)
+	if c.begin >= c.cycleTail {
+		c.cycleTail, c.cycleScanned, c.cycleCopied = s.log.Tail(), 0, 0
+	}
+	c.cycleScanned += c.result.Scanned
+	c.cycleCopied += copied
+	if c.until < c.cycleTail || c.cycleScanned == 0 {
+		return
+	}
+	if c.cycleCopied > c.cycleScanned/8*7 {
+		// What seemed dead was live. The next pass waits for a quarter more log.
+		total := (s.log.Tail() - s.log.Begin())
+		s.liveBytes.Store(total.Bytes())
+		c.waitTail.Store(uint64(s.log.Tail() + total/4))
+	}
+	c.cycleTail = 0
+}
+
+// finish ends the pass and answers whoever asked for it.
+func (c *compactor) finish(err error) time.Duration {
+	s := c.store
+	c.state = compactIdle
+	now := s.opt.Clock.Monotonic()
+	c.result.Begin = s.log.Begin().Bytes()
+	c.result.Copied = int64(s.stats.moved.Load() - c.moved)
+	c.result.Took = time.Duration(now - c.began)
+	c.stuck.Store(err != nil)
+	if err != nil {
+		err = fmt.Errorf("compact: %w", err)
+		s.stats.compactionsFailed.Add(1)
+		c.notBefore = now + int64(compactRetry)
+		if c.request == nil && !errors.Is(err, ErrClosed) {
+			s.opt.Logger.Warn("compaction failed", slog.Any("error", err))
+		}
+	} else if c.result.Scanned > 0 {
+		s.stats.compactions.Add(1)
+		s.stats.compactScanned.Add(uint64(c.result.Scanned))
+		s.opt.Logger.Debug("log compacted", slog.Int64("scanned", c.result.Scanned), slog.Int64("copied", c.result.Copied),
+			slog.Int64("freed", c.result.Freed), slog.Duration("took", c.result.Took))
+	}
+	s.room.look()
+	if r := c.request; r != nil {
+		c.request = nil
+		c.mu.Lock()
+		c.mu.asked = nil
+		c.mu.Unlock()
+		r.result, r.err = c.result, err
+		close(r.done)
+	}
+	return 0
+}
+
+// free gives back the segments below begin that nobody needs.
+func (c *compactor) free() error {
+	s := c.store
+	bound, err := c.freeable()
+	if err != nil {
+		return err
+	}
+	size := record.Addr(s.dev.SegmentSize() / record.Unit)
+	bound &^= size - 1
+	before := record.Addr(s.stats.freed.Load())
+	if bound <= before {
+		return nil
+	}
+	if err := s.setManifestBegin(bound); err != nil {
+		return err
+	}
+	if err := s.dev.Discard(bound.Bytes()); err != nil {
+		return fmt.Errorf("free log up to %v: %w", bound, err)
+	}
+	s.stats.freed.Store(uint64(bound))
+	c.result.Freed += (bound - before).Bytes()
+	return nil
+}
+
+// setManifestBegin notes that nothing below bound counts any more.
+func (s *Store) setManifestBegin(bound record.Addr) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.mu.manifest
+	m.Begin = bound
+	m.Spans = slices.DeleteFunc(m.Spans, func(sp manifest.Span) bool { return sp.End != 0 && sp.End <= bound })
+	return s.writeManifest()
+}
+
+// freeable is up to where the log is needed by nobody. Checkpoints that hold back
+// more than they may are dropped, the oldest first; for the sake of the newest a
+// new one is taken.
+func (c *compactor) freeable() (record.Addr, error) {
+	s := c.store
+	begin := c.durable
+	if begin <= record.Addr(s.stats.freed.Load()) {
+		return begin, nil
+	}
+	list, err := s.Checkpoints()
+	if err != nil && !errors.Is(err, ErrCorrupt) {
+		return 0, err
+	}
+	allowed := s.pinnedMax()
+	for i := len(list) - 1; i >= 0; i-- {
+		held := record.Addr(list[i].Begin / record.Unit)
+		if held >= begin {
+			continue
+		}
+		if pinned := (begin - held).Bytes(); pinned <= allowed {
+			begin = held
+			break
+		}
+		if i == 0 {
+			s.checkpoints.want()
+			begin = held
+			break
+		}
+		if err := s.dev.RemoveMeta(checkpointName(list[i].Version)); err != nil {
+			return 0, fmt.Errorf("remove %s: %w", checkpointName(list[i].Version), err)
+		}
+		s.opt.Logger.Info("checkpoint dropped: it kept log that was compacted away",
+			slog.Uint64("version", list[i].Version), slog.Int64("bytes", (begin-held).Bytes()), slog.Int64("allowed", allowed))
+	}
+	return min(begin, s.pins.lowest(begin)), nil
+}
+
+// pinnedMax is how many bytes of log below begin checkpoints may hold back.
+func (s *Store) pinnedMax() int64 {
+	allowed := max(s.liveBytes.Load(), pinnedMin)
+	if s.opt.Disk > 0 {
+		allowed = min(allowed, s.diskTarget()-(s.log.Tail()-s.log.Begin()).Bytes())
+	}
+	return allowed
+}
+
+// stop ends the task and whatever is under way.
+func (c *compactor) stop() {
+	c.task.Stop()
+	c.mu.Lock()
+	c.mu.stopped = true
+	asked := c.mu.asked
+	c.mu.Unlock()
+	c.session.Close()
+	if c.reader != nil {
+		_ = c.reader.close() // memory that goes with the process
+		c.reader = nil
+	}
+	if c.state != compactIdle || asked != nil {
+		c.request = asked
+		c.finish(ErrClosed)
+	}
+}
+
+// pins are the addresses from which on backups under way need the log.
+type pins struct {
+	mu   sync.Mutex
+	held map[*backup]record.Addr // guarded by mu
+}
+
+func (p *pins) hold(b *backup, a record.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.held == nil {
+		p.held = make(map[*backup]record.Addr)
+	}
+	p.held[b] = a
+}
+
+func (p *pins) release(b *backup) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.held, b)
+}
+
+// lowest is the lowest address held, or a if that is lower.
+func (p *pins) lowest(a record.Addr) record.Addr {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, held := range p.held {
+		a = min(a, held)
+	}
+	return a
+}
