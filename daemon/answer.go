@@ -46,6 +46,9 @@ func (c *conn) complete(k *call, op *engine.Op) {
 	if op.Kind == engine.OpNote {
 		return // those it stands for have been answered
 	}
+	if c.slow > 0 {
+		c.maybeSlow(k, op)
+	}
 	if op.Err != nil {
 		c.refuse(k, wireError(op.Err))
 		return
@@ -90,7 +93,7 @@ func (c *conn) replyValue(k *call, op *engine.Op) {
 // reply answers a call at once, or after the next commit if it asked for that.
 func (c *conn) reply(k *call, r result) {
 	if k.sync {
-		c.held = append(c.held, heldAnswer{k.id, k.answered, k.began, r})
+		c.held = append(c.held, heldAnswer{k.id, k.answered, k.began, k.method, k.key, r})
 		c.flight.unanswered++
 		return
 	}

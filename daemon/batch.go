@@ -36,6 +36,7 @@ type call struct {
 	parked   bool    // it waited for the disk
 	part     int32   // which element of gather's answer
 	began    int64   // when it was read, by server.now
+	key      string  // for the slow log; "" while that is off
 	bytes    int64   // of the copies the engine holds while it is parked
 	number   uint64  // of the write, see writeLog; 0: a read, or a part that is not the last
 	gather   *gather // the answer this is a part of; nil: one of its own
@@ -146,6 +147,9 @@ func (c *conn) park(i int, op *engine.Op) {
 	b := &c.batch
 	k := &c.flight.calls[b.slots[i]]
 	k.parked = true
+	if c.slow > 0 && k.gather == nil {
+		k.key = shortKey(op.Key)
+	}
 	k.bytes = int64(len(op.Key) + len(op.Value) + len(op.Old))
 	if k.gather == nil && k.number > 0 {
 		c.writes.open(k.number)

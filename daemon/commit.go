@@ -15,6 +15,8 @@ type heldAnswer struct {
 	id       uint32
 	answered bool
 	began    int64 // when it was read, by server.now
+	method   ipc.Method
+	key      string // for the slow log; "" while that is off
 	result   result
 }
 
@@ -44,7 +46,7 @@ type event struct {
 // sync answers when everything the connection wrote before is on stable
 // storage: first it must have taken effect, then be committed.
 func (c *conn) sync(k call) {
-	held := heldAnswer{k.id, k.answered, k.began, result{kind: resultDurable}}
+	held := heldAnswer{k.id, k.answered, k.began, k.method, "", result{kind: resultDurable}}
 	c.flight.unanswered++
 	if c.writes.applied() < c.writes.last {
 		c.syncs = append(c.syncs, waitingSync{c.writes.last, held})
@@ -82,6 +84,9 @@ func (c *conn) committed(e *event) {
 	for _, h := range e.answers {
 		if e.err == nil {
 			c.server.latency[h.timed()].observe(now-h.began, 1)
+		}
+		if c.slow > 0 {
+			c.slowly(h.method, h.key, 1, waitedCommit, h.began)
 		}
 		switch {
 		case !h.answered:

@@ -51,6 +51,7 @@ func Defaults() Config {
 		AnswerTimeout:      time.Minute,
 		DrainTimeout:       10 * time.Second,
 		BackupTimeout:      time.Minute,
+		SlowlogSize:        128,
 		ScrubRate:          engine.ScrubRateDefault,
 		LogLevel:           slog.LevelInfo,
 		LogFormat:          "auto",

@@ -51,7 +51,15 @@ type conn struct {
 	held    []heldAnswer  // answers for the next commit
 	syncs   []waitingSync // in the order received
 
-	backupOf *backup // that the client has opened; nil: none
+	backupOf   *backup  // that the client has opened; nil: none
+	monitoring *monitor // that the client has started; nil: none
+	name       string   // that the client said in hello
+
+	// What is asked of the burst in hand, see watch.
+	watched  bool        // anything of what follows
+	slow     int64       // nanoseconds from which a request is slow; 0: nobody asks
+	monitors *[]*monitor // nil: none
+	first    first
 
 	stopping bool // see halt
 	dropping bool // stopping, and requests read but not begun are dropped
@@ -106,6 +114,7 @@ func (c *conn) consume() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.began = c.server.now()
+	c.watch()
 	goOn := c.takeUp()
 	c.note()
 	c.run()
@@ -113,6 +122,7 @@ func (c *conn) consume() bool {
 	c.server.count.tally(&c.batch.counts)
 	c.unlocked(c.flush)
 	c.timeBurst()
+	c.watchBurst()
 	return goOn && (!c.overloaded() || c.awaitRoom())
 }
 
@@ -250,6 +260,7 @@ func (c *conn) fail(err error) {
 func (c *conn) finish() {
 	c.mu.Lock()
 	c.stopping = true
+	c.endMonitor()
 	c.endBackup() // its reads wait for the engine, and the engine for reads
 	for c.flight.unanswered > 0 {
 		c.changed.Wait()

@@ -56,6 +56,8 @@ type server struct {
 	requests *budget // for requests longer than readBytes
 	sessions *sessionTable
 	scrubs   scrubber
+	slowlog  slowlog
+	monitors monitors
 
 	writable writable
 

@@ -75,6 +75,9 @@ func (t *gatherTexts) scatter(end int) {
 // startGather begins a request of n parts.
 func (c *conn) startGather(head call, n int) *gather {
 	g := &gather{head: head, left: n + 1}
+	if c.slow > 0 && n > 0 {
+		g.head.key = shortKey(c.call.Keys[0])
+	}
 	if head.method == ipc.MethodMGet {
 		g.values.total = n
 		g.values.text = make([]byte, headRoom, headRoom+min(32*n, readBytes))
@@ -159,6 +162,9 @@ func (c *conn) gatherDone(g *gather) {
 	}
 	if g.head.method == ipc.MethodMGet {
 		c.output.gathering -= len(g.values.text) - headRoom
+	}
+	if c.slow > 0 && g.head.parked && (g.err != nil || !g.head.sync) {
+		c.slowly(g.head.method, g.head.key, 1, waitedDisk, g.head.began)
 	}
 	if g.err == nil && !g.head.sync {
 		c.finished(&g.head)

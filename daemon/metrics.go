@@ -37,6 +37,7 @@ var metrics = []metric{
 	{"daemon_sessions", "sessions_known", "", admin.Gauge, 1, "Sessions of clients in the daemon's table."},
 	{"daemon_commits_asked", "commits_asked_total", "", admin.Counter, 1, "Commits asked for by clients, before they were joined."},
 	{"daemon_backups", "backups", "", admin.Gauge, 1, "Backups open now."},
+	{"daemon_slow_requests", "slow_requests_total", "", admin.Counter, 1, "Entries the slow log has had."},
 	{"daemon_bytes_in", "received_bytes_total", "", admin.Counter, 1, "Bytes received from clients."},
 	{"daemon_bytes_out", "sent_bytes_total", "", admin.Counter, 1, "Bytes sent to clients."},
 	{"daemon_queued_bytes", "answers_queued_bytes", "", admin.Gauge, 1, "Answers that clients have not taken yet."},

@@ -25,6 +25,9 @@ func (c *conn) handle() {
 		return
 	}
 	k.sync, k.blind = c.call.Sync, c.call.Blind
+	if c.watched {
+		c.observe(k.method)
+	}
 	c.carryOut(k)
 }
 
@@ -124,6 +127,10 @@ func (c *conn) about(k call) {
 		c.backup(k)
 	case ipc.MethodScrub:
 		c.scrub(k)
+	case ipc.MethodSlowlog:
+		c.slowlog(k)
+	case ipc.MethodMonitor:
+		c.monitor(k)
 	}
 }
 
@@ -174,7 +181,7 @@ func (c *conn) hello(k call) {
 		c.refuse(&k, err)
 		return
 	}
-	c.owner = owner
+	c.owner, c.name = owner, h.Client
 	durable, applied := c.tellDurable(), owner.ledger.Applied()
 	c.session.Attach(owner.ledger)
 	c.writes.last, c.writes.given = applied, applied

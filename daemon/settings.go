@@ -45,6 +45,9 @@ type Config struct {
 	ScrubInterval time.Duration
 	ScrubRate     int64
 
+	SlowlogThreshold time.Duration
+	SlowlogSize      int
+
 	LogLevel  slog.Level
 	LogFormat string
 
@@ -74,6 +77,7 @@ const (
 	timeoutMax       = 24 * time.Hour
 	commitMin        = time.Millisecond
 	commitMax        = time.Hour
+	slowlogMax       = 10_000 // some 200 bytes each
 	scrubIntervalMax = 10 * 365 * 24 * time.Hour
 	rateMax          = 1 << 40 // bytes a second: more than any disk has
 )
@@ -163,6 +167,10 @@ var settings = []setting{
 		func(c *Config) value { return spanValue{&c.ScrubInterval, timeoutMin, scrubIntervalMax} }},
 	{"scrub_rate", "bytes a second that are read for that; 0: no limit", true,
 		func(c *Config) value { return sizeValue[int64]{&c.ScrubRate, 0, rateMax} }},
+	{"slowlog_threshold", "requests that take longer are kept in the slow log; 0: none", true,
+		func(c *Config) value { return spanValue{&c.SlowlogThreshold, time.Microsecond, timeoutMax} }},
+	{"slowlog_size", "requests that the slow log keeps", false,
+		func(c *Config) value { return countValue{&c.SlowlogSize, 1, slowlogMax} }},
 
 	{"log_level", "how much is logged to stderr", true,
 		func(c *Config) value { return levelValue{&c.LogLevel} }},

@@ -116,6 +116,7 @@ func (s *server) stats() map[string]any {
 	s.scrubs.stats(all)
 	is, _, _ := s.writable.look()
 	all["health"] = string(is)
+	all["daemon_slow_requests"] = s.slowlog.total()
 	s.storeStats(all)
 	return all
 }

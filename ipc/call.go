@@ -40,12 +40,15 @@ const (
 	ActionOpen                 // backup
 	ActionRead                 // backup
 	ActionClose                // backup
-	ActionStart                // scrub
+	ActionStart                // scrub monitor
 	ActionStatus               // scrub
-	ActionStop                 // scrub
+	ActionStop                 // scrub monitor
+	ActionGet                  // slowlog
+	ActionReset                // slowlog
+	ActionTake                 // monitor
 )
 
-var actionNames = [...]string{"", "open", "read", "close", "start", "status", "stop"}
+var actionNames = [...]string{"", "open", "read", "close", "start", "status", "stop", "get", "reset", "take"}
 
 // String returns the action's name on the wire.
 func (a Action) String() string { return actionNames[a] }
@@ -59,7 +62,7 @@ type Setting struct{ Name, Value string }
 // it is parsed into again. Which fields mean something depends on the method.
 type Call struct {
 	Method    Method
-	Action    Action    // backup scrub
+	Action    Action    // backup scrub slowlog monitor
 	If        Condition // put
 	Sync      bool      // put del cas add append mput mdel: answer when it is on stable storage
 	Blind     bool      // del mdel: do not ask whether it was there
@@ -81,6 +84,7 @@ type Call struct {
 	Offset     int64          // backup read: byte of the stream
 	Rate       int64          // scrub start: bytes a second, if HasRate; 0: as fast as it goes
 	HasRate    bool
+	Number     int // slowlog get: entries; monitor start: one of how many requests; 0: not given
 }
 
 // HelloCall is what a client says of itself. All of it may be missing.
@@ -209,6 +213,22 @@ func (p *params) parse(c *Call) (err *Error) {
 		}
 		if c.Action == ActionStart {
 			return p.options(c, optRate)
+		}
+		return p.options(c, 0)
+	case MethodSlowlog:
+		if c.Action, err = p.action(ActionGet, ActionReset); err != nil {
+			return err
+		}
+		if c.Action == ActionGet {
+			return p.options(c, optCount)
+		}
+		return p.options(c, 0)
+	case MethodMonitor:
+		if c.Action, err = p.action(ActionStart, ActionTake, ActionStop); err != nil {
+			return err
+		}
+		if c.Action == ActionStart {
+			return p.options(c, optEvery)
 		}
 		return p.options(c, 0)
 	}

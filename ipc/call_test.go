@@ -77,6 +77,13 @@ func TestParseCall_EveryMethod(t *testing.T) {
 		{"backup", list{"open"}, ipc.Call{Method: ipc.MethodBackup, Action: ipc.ActionOpen}},
 		{"backup", list{"read", 1 << 40}, ipc.Call{Method: ipc.MethodBackup, Action: ipc.ActionRead, Offset: 1 << 40}},
 		{"backup", list{"close"}, ipc.Call{Method: ipc.MethodBackup, Action: ipc.ActionClose}},
+		{"slowlog", list{"get"}, ipc.Call{Method: ipc.MethodSlowlog, Action: ipc.ActionGet}},
+		{"slowlog", list{"get", dict{"count": 5}}, ipc.Call{Method: ipc.MethodSlowlog, Action: ipc.ActionGet, Number: 5}},
+		{"slowlog", list{"reset"}, ipc.Call{Method: ipc.MethodSlowlog, Action: ipc.ActionReset}},
+		{"monitor", list{"start"}, ipc.Call{Method: ipc.MethodMonitor, Action: ipc.ActionStart}},
+		{"monitor", list{"start", dict{"every": 100}}, ipc.Call{Method: ipc.MethodMonitor, Action: ipc.ActionStart, Number: 100}},
+		{"monitor", list{"take"}, ipc.Call{Method: ipc.MethodMonitor, Action: ipc.ActionTake}},
+		{"monitor", list{"stop"}, ipc.Call{Method: ipc.MethodMonitor, Action: ipc.ActionStop}},
 		{"health", nil, ipc.Call{Method: ipc.MethodHealth}},
 		{"scrub", list{"start"}, ipc.Call{Method: ipc.MethodScrub, Action: ipc.ActionStart}},
 		{"scrub", list{"start", dict{"rate": 0}}, ipc.Call{Method: ipc.MethodScrub, Action: ipc.ActionStart, HasRate: true}},
@@ -159,6 +166,10 @@ func TestParseCall_Refuses(t *testing.T) {
 		{"backup", list{"read"}, `BadRequest: backup: an offset goes with "read", and with nothing else`},
 		{"backup", list{"open", 0}, `BadRequest: backup: an offset goes with "read", and with nothing else`},
 		{"backup", list{"read", uint64(1) << 63}, `BadRequest: backup: offset is out of range, must be an integer from 0 to 2^63-1`},
+		{"slowlog", list{"get", dict{"count": 0}}, `BadRequest: slowlog: option "count" is out of range, must be an integer from 1 to 2^31-1`},
+		{"slowlog", list{"take"}, `BadRequest: slowlog: what to do must be "get" or "reset"`},
+		{"monitor", list{"start", dict{"every": "1"}}, `BadRequest: monitor: option "every" is str, must be an integer from 1 to 2^31-1`},
+		{"monitor", list{"take", dict{"every": 1}}, `BadRequest: monitor: unknown option "every"`},
 		{"scrub", list{"open"}, `BadRequest: scrub: what to do must be "start", "status" or "stop"`},
 		{"scrub", list{"status", dict{"rate": 1}}, `BadRequest: scrub: unknown option "rate"`},
 		{"scrub", list{"start", dict{"rate": -1}}, `BadRequest: scrub: option "rate" is out of range, must be a number of bytes`},
@@ -245,14 +256,14 @@ func TestMethod_Classes(t *testing.T) {
 		"ping": "read", "hello": "read", "get": "read", "exists": "read", "mget": "read", "len": "read",
 		"sync": "read", "stats": "read", "config": "read", "put": "write", "del": "write", "cas": "write",
 		"add": "write", "append": "write", "mput": "write", "mdel": "write", "checkpoint": "admin", "checkpoints": "read",
-		"backup": "admin", "scrub": "admin", "health": "read",
+		"backup": "admin", "scrub": "admin", "health": "read", "slowlog": "admin", "monitor": "admin",
 	} {
 		m := ipc.LookupMethod([]byte(method))
 		require.NotEqual(t, ipc.MethodUnknown, m, method)
 		require.Equal(t, method, m.String())
 		require.Equal(t, want, m.Class().String(), method)
 	}
-	require.Len(t, ipc.Methods(), 21)
+	require.Len(t, ipc.Methods(), 23)
 	c, err := call(t, ipc.DefaultLimits(), "config", dict{"set": dict{"a": 1}})
 	require.Nil(t, err)
 	require.Equal(t, ipc.ClassAdmin, c.Class())

@@ -30,6 +30,8 @@ const (
 	MethodBackup
 	MethodScrub
 	MethodHealth
+	MethodSlowlog
+	MethodMonitor
 	methodCount
 )
 
@@ -81,12 +83,13 @@ var methods = [methodCount]methodInfo{
 	MethodBackup:      {"backup", ClassAdmin, 1, 2},
 	MethodScrub:       {"scrub", ClassAdmin, 1, 2},
 	MethodHealth:      {"health", ClassRead, 0, 0},
+	MethodSlowlog:     {"slowlog", ClassAdmin, 1, 2},
+	MethodMonitor:     {"monitor", ClassAdmin, 1, 2},
 }
 
 // later are the methods the protocol names and this version does not have.
 var later = []string{
-	"expire", "ttl", "scan", "watch", "compact", "tasks", "slowlog",
-	"monitor",
+	"expire", "ttl", "scan", "watch", "compact", "tasks",
 }
 
 // MethodLimit is one more than the largest Method: the length of a table of all of them.
@@ -112,6 +115,15 @@ func (m Method) String() string {
 // Class returns the method's class. A config call that sets something needs ClassAdmin all the same:
 // see Call.Class.
 func (m Method) Class() Class { return methods[m].class }
+
+// HasKey reports whether the method is about one key, its first parameter.
+func (m Method) HasKey() bool {
+	switch m {
+	case MethodGet, MethodExists, MethodPut, MethodDel, MethodCas, MethodAdd, MethodAppend:
+		return true
+	}
+	return false
+}
 
 // LookupMethod returns the method of that name, or MethodUnknown. It does not keep name.
 func LookupMethod(name []byte) Method {
@@ -158,6 +170,10 @@ func LookupMethod(name []byte) Method {
 		return MethodScrub
 	case "health":
 		return MethodHealth
+	case "slowlog":
+		return MethodSlowlog
+	case "monitor":
+		return MethodMonitor
 	}
 	return MethodUnknown
 }

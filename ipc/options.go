@@ -1,6 +1,9 @@
 package ipc
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+)
 
 // option is one name in an options map; a set of them is a mask.
 type option uint32
@@ -19,6 +22,8 @@ const (
 	optKind
 	optCookie
 	optRate
+	optCount
+	optEvery
 )
 
 // optionOf returns the option of that name, 0 if there is none.
@@ -50,6 +55,10 @@ func optionOf(name []byte) option {
 		return optCookie
 	case "rate":
 		return optRate
+	case "count":
+		return optCount
+	case "every":
+		return optEvery
 	}
 	return 0
 }
@@ -113,6 +122,10 @@ func (p *params) option(c *Call, o option) *Error {
 		}
 		c.Rate, c.HasRate = rate, true
 		return nil
+	case optCount:
+		return p.number(`option "count"`, c)
+	case optEvery:
+		return p.number(`option "every"`, c)
 	default: // optCookie
 		cookie, err := p.r.Bytes()
 		if err != nil {
@@ -124,6 +137,19 @@ func (p *params) option(c *Call, o option) *Error {
 		c.Checkpoint.Cookie = cookie
 		return nil
 	}
+}
+
+// number takes a number of things, at least one.
+func (p *params) number(what string, c *Call) *Error {
+	n, err := p.r.Int()
+	if err == nil && (n < 1 || n > math.MaxInt32) {
+		err = ErrRange
+	}
+	if err != nil {
+		return p.wrong(what, "an integer from 1 to 2^31-1", err)
+	}
+	c.Number = int(n)
+	return nil
 }
 
 func (p *params) flag(name string, to *bool) *Error {

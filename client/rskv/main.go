@@ -35,6 +35,9 @@ const (
 // errAbsent ends a command with exitAbsent and without a message.
 var errAbsent = errors.New("absent")
 
+// errDone ends a command that goes on until it is interrupted, and was.
+var errDone = errors.New("done")
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
@@ -59,7 +62,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		}
 	}
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, errDone):
 		return exitFound
 	case errors.Is(err, errAbsent):
 		return exitAbsent

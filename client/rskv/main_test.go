@@ -145,6 +145,8 @@ func TestRun_Errors(t *testing.T) {
 		{"ping x", "ping takes no arguments"},
 		{"config novalue", "NAME=VALUE"},
 		{"checkpoint --kind half", "full, log or index"},
+		{"slowlog --count -1", "--count is below 0"},
+		{"monitor --every 0", "--every is below 1"},
 		{"scrub --rate fast", "is not a number of bytes"},
 		{"scrub --rate -1", "is not a number of bytes"},
 		{"scrub --status --stop", "not both"},

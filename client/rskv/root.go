@@ -60,7 +60,8 @@ func (t *tool) root() *cobra.Command {
 	root.AddCommand(t.withHex(t.getCommand(), t.putCommand(), t.delCommand(), t.existsCommand(), t.casCommand(),
 		t.addCommand(), t.appendCommand(), t.mgetCommand(), t.mputCommand(), t.exportCommand())...)
 	root.AddCommand(t.importCommand(), t.verifyCommand(), t.statsCommand(), t.configCommand(), t.pingCommand(),
-		t.syncCommand(), t.checkpointCommand(), t.checkpointsCommand(), t.backupCommand(), t.scrubCommand(), t.healthCommand(), t.versionCommand())
+		t.syncCommand(), t.checkpointCommand(), t.checkpointsCommand(), t.backupCommand(), t.scrubCommand(), t.healthCommand(), t.slowlogCommand(), t.monitorCommand(),
+		t.versionCommand())
 	return root
 }
 
