@@ -12,7 +12,7 @@ import (
 const (
 	kib = 1 << 10
 	// resident is how many bytes of values a store that is to stay in memory holds:
-	// a fraction of its budget, so that what is updated has room besides.
+	// more than the processor's cache, less than half of the budget.
 	resident = 100 << 20
 	// roundBytes bounds what one round writes in values that are too large to be
 	// updated in place, so that a run does not fill the disk.

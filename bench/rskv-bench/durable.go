@@ -19,7 +19,7 @@ const manyClients = 50
 // at a time from 1 and from 50 connections.
 func (q *quick) durable(ctx context.Context) (err error) {
 	ours, oursErr := peer.RSKVD(ctx, q.rskvd, q.dir, q.socketBudget, time.Second)
-	redis, redisErr := peer.Redis(ctx, q.dir, true)
+	redis, redisErr := peer.Redis(ctx, q.dir, peer.Always)
 	defer stop(&err, ours, redis)
 	if err := ctx.Err(); err != nil {
 		return err

@@ -33,7 +33,7 @@ func (q *quick) socket(ctx context.Context) (err error) {
 		rows[i] = q.socketRow(name)
 	}
 	ours, oursErr := peer.RSKVD(ctx, q.rskvd, q.dir, q.socketBudget, time.Second)
-	redis, redisErr := peer.Redis(ctx, q.dir, false)
+	redis, redisErr := peer.Redis(ctx, q.dir, peer.Never)
 	defer stop(&err, ours, redis)
 	if err := ctx.Err(); err != nil {
 		return err

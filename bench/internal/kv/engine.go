@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -10,7 +11,10 @@ import (
 // Engine is rskv in process.
 type Engine struct {
 	*engine.Store
-	dir string
+	// SyncEach answers a put when it is on stable storage. Set before the first
+	// Worker.
+	SyncEach bool
+	dir      string
 }
 
 // OpenEngine opens a store in opt.Dir.
@@ -19,11 +23,13 @@ func OpenEngine(opt engine.Options) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	return &Engine{s, opt.Dir}, nil
+	return &Engine{Store: s, dir: opt.Dir}, nil
 }
 
 // Worker implements Store.
-func (e *Engine) Worker() (Worker, error) { return &engineWorker{session: e.NewSession()}, nil }
+func (e *Engine) Worker() (Worker, error) {
+	return &engineWorker{store: e, session: e.NewSession()}, nil
+}
 
 // Usage implements Store.
 func (e *Engine) Usage() Usage {
@@ -36,6 +42,7 @@ func (e *Engine) Usage() Usage {
 
 // engineWorker is a session.
 type engineWorker struct {
+	store   *Engine
 	session *engine.Session
 	ops     []engine.Op
 }
@@ -48,7 +55,13 @@ func (w *engineWorker) Get(dst, key []byte) ([]byte, bool, error) {
 	return v, err == nil, err
 }
 
-func (w *engineWorker) Put(key, value []byte) error { return w.session.Put(key, value) }
+func (w *engineWorker) Put(key, value []byte) error {
+	err := w.session.Put(key, value)
+	if err == nil && w.store.SyncEach {
+		_, err = w.store.Sync(context.Background())
+	}
+	return err
+}
 
 func (w *engineWorker) room(n int) []engine.Op {
 	for len(w.ops) < n {
@@ -85,6 +98,10 @@ func (w *engineWorker) PutAll(keys, values [][]byte) error {
 		if err := ops[i].Err; err != nil {
 			return err
 		}
+	}
+	if w.store.SyncEach {
+		_, err := w.store.Sync(context.Background())
+		return err
 	}
 	return nil
 }

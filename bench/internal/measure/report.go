@@ -140,6 +140,9 @@ func writeGroup(out *bytes.Buffer, rows []*Row) {
 		for _, n := range r.Notes {
 			fmt.Fprintf(out, "  - %s: %s\n", r.Name, n)
 		}
+		for _, p := range r.Peers {
+			fmt.Fprintf(out, "  - %s: %.2f [%.2f-%.2f] times %s%s\n", r.Name, p.Ratio.Median, p.Ratio.Min, p.Ratio.Max, p.Name, p.verdict())
+		}
 		if r.Missing != "" {
 			fmt.Fprintf(out, "  - %s: not measured: %s\n", r.Name, r.Missing)
 		}
@@ -147,6 +150,17 @@ func writeGroup(out *bytes.Buffer, rows []*Row) {
 			fmt.Fprintf(out, "  - %s: FAILED: %s\n", r.Name, r.Failed)
 		}
 	}
+}
+
+// verdict says what became of the target.
+func (p *Peer) verdict() string {
+	switch {
+	case p.Target == 0:
+		return ""
+	case p.Ratio.Median >= p.Target:
+		return fmt.Sprintf(", target %g met", p.Target)
+	}
+	return fmt.Sprintf(", target %g missed", p.Target)
 }
 
 // cells are the columns of a row behind its name.

@@ -57,6 +57,7 @@ type Row struct {
 
 	Against string   `json:"against,omitempty"` // the Name of the row it is compared with
 	Ratio   *Spread  `json:"ratio,omitempty"`   // to that row, round by round
+	Peers   []Peer   `json:"peers,omitempty"`   // this row divided by others, round by round
 	Target  *float64 `json:"target,omitempty"`  // least Ratio, or least Rate where there is no peer
 
 	Missing string `json:"missing,omitempty"` // why there are no figures
@@ -184,6 +185,23 @@ func (r *Row) Finish(peer *Row) {
 	if ratios := Ratios(r.Rates, peer.Rates); len(ratios) > 0 {
 		s := SpreadOf(ratios)
 		r.Ratio = &s
+	}
+}
+
+// Peer is how many times another row's rate a row has.
+type Peer struct {
+	Name   string  `json:"name"`
+	Ratio  Spread  `json:"ratio"`
+	Target float64 `json:"target,omitempty"` // least Ratio; 0: none
+}
+
+// Versus compares the row with others of its group, round by round. Those without
+// figures are left out.
+func (r *Row) Versus(peers ...*Row) {
+	for _, p := range peers {
+		if ratios := Ratios(r.Rates, p.Rates); len(ratios) > 0 {
+			r.Peers = append(r.Peers, Peer{Name: p.Name, Ratio: SpreadOf(ratios)})
+		}
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 // A peer left behind would eat the machine's cores from then on.
 func TestServer_StopEndsTheProcess(t *testing.T) {
 	dir := t.TempDir()
-	s, err := Redis(t.Context(), dir, false)
+	s, err := Redis(t.Context(), dir, EverySec)
 	if err != nil && err.Error() == "redis-server is not installed" {
 		t.Skip("redis-server is not installed")
 	}
@@ -51,7 +51,7 @@ func TestStart_ContextEnds(t *testing.T) {
 // What is missing is said in one sentence, so that the row can say it.
 func TestFind_Missing(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	_, err := Redis(t.Context(), t.TempDir(), false)
+	_, err := Redis(t.Context(), t.TempDir(), Never)
 	require.EqualError(t, err, "redis-server is not installed")
 	_, err = FioJob{}.Run(t.Context())
 	require.EqualError(t, err, "fio is not installed")

@@ -3,7 +3,7 @@
 // or on a file, and gone when the run ends.
 //
 //	process.go  a server: started, ready when its socket answers, stopped by pid
-//	redis.go    redis-server, and redis-benchmark's own figures
+//	redis.go    redis-server, and redis-benchmark's own figures; memcached
 //	rskvd.go    the daemon
 //	fio.go      one job of fio, its JSON read
 package peer

@@ -4,16 +4,26 @@ import (
 	"context"
 	"encoding/csv"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 )
 
+// Fsync is when redis-server puts what was written on stable storage.
+type Fsync string
+
+// The modes of Redis. Without any, nothing is ever written.
+const (
+	Never    Fsync = ""
+	EverySec Fsync = "everysec" // by itself, every second
+	Always   Fsync = "always"   // before a write is answered
+)
+
 // Redis starts redis-server in a directory of its own below dir, on a Unix
-// socket only. With always every write is in its log on stable storage before
-// it is answered (appendfsync always); without, nothing is ever written.
-func Redis(ctx context.Context, dir string, always bool) (*Server, error) {
+// socket only.
+func Redis(ctx context.Context, dir string, fsync Fsync) (*Server, error) {
 	program, err := find("redis-server")
 	if err != nil {
 		return nil, err
@@ -24,8 +34,8 @@ func Redis(ctx context.Context, dir string, always bool) (*Server, error) {
 	}
 	socket := filepath.Join(own, "sock")
 	args := []string{"--port", "0", "--unixsocket", socket, "--dir", own, "--save", "", "--daemonize", "no"}
-	if always {
-		args = append(args, "--appendonly", "yes", "--appendfsync", "always")
+	if fsync != Never {
+		args = append(args, "--appendonly", "yes", "--appendfsync", string(fsync))
 	} else {
 		args = append(args, "--appendonly", "no")
 	}
@@ -88,4 +98,23 @@ func parseRedisBenchmark(out string) (set, get float64, err error) {
 		return 0, 0, fmt.Errorf("redis-benchmark's answer has no SET or no GET: %.100q", out)
 	}
 	return set, get, nil
+}
+
+// Memcached starts memcached in a directory of its own below dir, on a Unix
+// socket only, with memory for megabytes of items.
+func Memcached(ctx context.Context, dir string, megabytes int) (*Server, error) {
+	program, err := find("memcached")
+	if err != nil {
+		return nil, err
+	}
+	own, err := makeDir(dir, "memcached")
+	if err != nil {
+		return nil, err
+	}
+	socket := filepath.Join(own, "sock")
+	args := []string{"-s", socket, "-m", fmt.Sprint(megabytes)}
+	if os.Geteuid() == 0 {
+		args = append(args, "-u", "root") // it refuses to run as root unless told so
+	}
+	return start(ctx, "memcached", socket, program, args...)
 }
