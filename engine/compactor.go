@@ -232,8 +232,9 @@ func (c *compactor) copy() time.Duration {
 		c.group()
 		return 0
 	}
-	// The end of the region, or an error: what is pending still has to end.
-	if c.session.Pending() > 0 {
+	// The end of the region, or an error: what is pending still has to end, and
+	// reads that were given up bring their memory back.
+	if c.session.Pending() > 0 || c.session.queue.inFlight > 0 {
 		return -1
 	}
 	if err := c.reader.close(); c.err == nil {
