@@ -11,17 +11,23 @@ BENCHFLAGS ?=
 # Without these flags everything builds and runs too, on pread/pwrite.
 RING := -tags giouring -ldflags=-checklinkname=0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# What is linked besides: packages are built with STRIP='-s -w'.
+STRIP ?=
+NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
+# Of packages: the last tag, or a date and a commit.
+VERSION ?= $(shell git describe --tags --match 'v*' 2>/dev/null | sed 's/^v//' | grep . || echo 0.0.$$(git log -1 --format=%cd --date=format:%Y%m%d%H%M)~$$(git log -1 --format=%h))
+INTO = $(DESTDIR)$(PREFIX)
 PROGRAMS := ./daemon/rskvd ./client/rskv ./bench/rskv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race check fuzz crash run demo bench-quick install clean
+.PHONY: help build test race check fuzz crash run demo bench-quick share install package pack container clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
 
 build: ## build bin/rskvd, bin/rskv and bin/rskv-bench (static)
 	@mkdir -p bin
-	CGO_ENABLED=0 $(GO) build -trimpath $(RING) -o bin/ $(PROGRAMS)
+	CGO_ENABLED=0 $(GO) build -trimpath -tags giouring -ldflags='-checklinkname=0 $(STRIP)' -o bin/ $(PROGRAMS)
 
 test: ## run all tests, with the io_uring backend linked in
 	$(GO) test $(RING) -timeout 20m $(TESTFLAGS) ./...
@@ -55,9 +61,37 @@ demo: build ## import a data set larger than the memory, compare, restart, compa
 bench-quick: build ## the first figures beside redis-server and fio, in about three minutes
 	bin/rskv-bench quick $(BENCHFLAGS)
 
-install: build ## install the programs into $(DESTDIR)$(PREFIX)/bin
-	install -d $(DESTDIR)$(PREFIX)/bin
-	install -m 755 $(addprefix bin/,$(notdir $(PROGRAMS))) $(DESTDIR)$(PREFIX)/bin
+share: ## write manual pages and shell completions to bin/share
+	@rm -rf bin/share && mkdir -p bin/share/completions
+	env -u RSKV_SOCKET -u XDG_RUNTIME_DIR $(GO) run -tags docs ./daemon/rskvd man bin/share/man1
+	env -u RSKV_SOCKET -u XDG_RUNTIME_DIR $(GO) run -tags docs ./client/rskv man bin/share/man1
+	@for p in rskvd rskv; do for s in bash zsh fish; do bin/$$p completion $$s >bin/share/completions/$$p.$$s || exit 1; done; done
+
+install: build share ## install programs, manual, completions and units into $(DESTDIR)$(PREFIX)
+	install -d $(INTO)/bin $(INTO)/lib/systemd/system $(INTO)/lib/sysusers.d $(INTO)/lib/tmpfiles.d $(INTO)/share/man/man1 \
+		$(INTO)/share/bash-completion/completions $(INTO)/share/zsh/site-functions $(INTO)/share/fish/vendor_completions.d $(DESTDIR)/etc/rskv
+	install -m 755 $(addprefix bin/,$(notdir $(PROGRAMS))) $(INTO)/bin
+	install -m 644 systemd/*.service systemd/*.socket $(INTO)/lib/systemd/system
+	sed -i 's|/usr/local/bin/|$(PREFIX)/bin/|' $(INTO)/lib/systemd/system/rskvd*.service
+	install -m 644 systemd/rskv-sysusers.conf $(INTO)/lib/sysusers.d/rskv.conf
+	install -m 644 systemd/rskv-tmpfiles.conf $(INTO)/lib/tmpfiles.d/rskv.conf
+	install -m 644 bin/share/man1/* $(INTO)/share/man/man1
+	for p in rskvd rskv; do install -m 644 bin/share/completions/$$p.bash $(INTO)/share/bash-completion/completions/$$p && \
+		install -m 644 bin/share/completions/$$p.zsh $(INTO)/share/zsh/site-functions/_$$p && \
+		install -m 644 bin/share/completions/$$p.fish $(INTO)/share/fish/vendor_completions.d/$$p.fish || exit 1; done
+	test -e $(DESTDIR)/etc/rskv/rskvd.toml || install -m 644 systemd/rskvd.toml $(DESTDIR)/etc/rskv/rskvd.toml
+
+package: ## build bin/rskv_VERSION_ARCH.deb and .rpm
+	@rm -rf bin/package && mkdir -p bin/package
+	$(MAKE) -s install DESTDIR=bin/package/root PREFIX=/usr STRIP='-s -w'
+	gzip -9nf bin/package/root/usr/share/man/man1/*.1
+	$(MAKE) -s pack
+
+pack: # packages of the tree that is there
+	for p in deb rpm; do VERSION='$(VERSION)' ARCH=$$($(GO) env GOARCH) $(GO) run $(NFPM) package -f daemon/deploy/nfpm.yaml -p $$p -t bin/ || exit 1; done
+
+container: ## the Debian package and its units under a real systemd (needs root, systemd-nspawn, debootstrap)
+	@GO="$(GO)" .ci/container
 
 clean: ## remove what build made
 	rm -rf bin

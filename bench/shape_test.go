@@ -43,6 +43,8 @@ var mayImport = map[string][]string{
 	"rskv/daemon/rskvd":              {"rskv/daemon", "rskv/engine", "rskv/ioring"}, // the offline commands read a store without a daemon
 	"rskv/daemon":                    {"rskv/ipc", "rskv/engine", "rskv/ioring", "rskv/daemon/admin"},
 	"rskv/daemon/admin":              {},
+	"rskv/daemon/deploy":             {}, // files, and their test
+	"rskv/systemd":                   {}, // the same
 	"rskv/engine":                    {"rskv/engine/internal/...", "rskv/ioring"},
 	"rskv/engine/internal/manifest":  {"rskv/engine/internal/record", "rskv/engine/internal/invariant", "rskv/ioring"},
 	"rskv/engine/internal/index":     {"rskv/engine/internal/record", "rskv/engine/internal/epoch", "rskv/engine/internal/invariant", "rskv/ioring"},

@@ -35,6 +35,10 @@ type tool struct {
 	conn *client.Client
 }
 
+// documentation makes the command that writes the manual pages; nil but in
+// builds with the tag docs.
+var documentation func(root *cobra.Command) *cobra.Command
+
 // root builds the command tree.
 func (t *tool) root() *cobra.Command {
 	root := &cobra.Command{
@@ -62,6 +66,9 @@ func (t *tool) root() *cobra.Command {
 	root.AddCommand(t.importCommand(), t.verifyCommand(), t.statsCommand(), t.configCommand(), t.pingCommand(),
 		t.syncCommand(), t.checkpointCommand(), t.checkpointsCommand(), t.backupCommand(), t.scrubCommand(), t.healthCommand(), t.slowlogCommand(), t.monitorCommand(),
 		t.versionCommand())
+	if documentation != nil {
+		root.AddCommand(documentation(root))
+	}
 	return root
 }
 

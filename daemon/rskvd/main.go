@@ -20,6 +20,10 @@ func main() {
 	os.Exit(exitCode(command().ExecuteContext(context.Background()), os.Stderr))
 }
 
+// documentation makes the command that writes the manual pages; nil but in
+// builds with the tag docs.
+var documentation func(root *cobra.Command) *cobra.Command
+
 // command is rskvd with everything below it. The settings are flags of all of
 // it, so that `rskvd config check` sees what `rskvd` would.
 func command() *cobra.Command {
@@ -49,6 +53,9 @@ func command() *cobra.Command {
 		},
 	})
 	root.AddCommand(offlineCommands()...)
+	if documentation != nil {
+		root.AddCommand(documentation(root))
+	}
 	return root
 }
 
