@@ -2,6 +2,7 @@
 //
 //	rskv put greeting hello        rskv import DIR
 //	rskv get greeting              rskv export --like DIR NEW
+//	rskv                           rskv top
 //
 // Values go from stdin and to stdout byte for byte; a newline is added only on
 // a terminal. Exit codes: 0 found or done, 1 absent or the condition was not
@@ -9,7 +10,8 @@
 // health has its own.
 //
 // main.go turns arguments into an exit code, root.go holds what all commands
-// share, and command_*.go the commands. import, verify and export are one
+// share, and command_*.go the commands; shell.go is rskv without one, on a
+// terminal. import, verify and export are one
 // pipeline (transfer.go) between a source (source.go: tree.go, lines.go) and
 // the daemon or a sink (sink.go).
 package main
@@ -49,11 +51,16 @@ func main() {
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	t := &tool{stdin: stdin, stdout: stdout, stderr: stderr}
 	defer t.hangUp()
+	return t.execute(ctx, args)
+}
+
+// execute does what args say, and returns the exit code.
+func (t *tool) execute(ctx context.Context, args []string) int {
 	root := t.root()
 	root.SetArgs(negativeLast(root, args))
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetIn(t.stdin)
+	root.SetOut(t.stdout)
+	root.SetErr(t.stderr)
 	err := root.ExecuteContext(ctx)
 	code := exitError
 	if own, ok := errors.AsType[*exitAs](err); ok {
@@ -70,6 +77,6 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		err = errors.New("interrupted")
 	}
 	// One sentence: an error of several lines would look like a dump.
-	fmt.Fprintln(stderr, "rskv: "+strings.Join(strings.Split(strings.TrimSpace(err.Error()), "\n"), "; "))
+	fmt.Fprintln(t.stderr, "rskv: "+strings.Join(strings.Split(strings.TrimSpace(err.Error()), "\n"), "; "))
 	return code
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"regexp"
 	"slices"
 	"time"
@@ -32,7 +33,8 @@ type tool struct {
 	hex     bool
 	timeout time.Duration
 
-	conn *client.Client
+	conn    *client.Client
+	inShell bool // this is one command of a shell
 }
 
 // documentation makes the command that writes the manual pages; nil but in
@@ -41,18 +43,30 @@ var documentation func(root *cobra.Command) *cobra.Command
 
 // root builds the command tree.
 func (t *tool) root() *cobra.Command {
+	var latency, stat bool
 	root := &cobra.Command{
 		Use:   "rskv",
 		Short: "talk to the key-value daemon rskvd",
 		Long: "rskv talks to the key-value daemon rskvd over its Unix socket.\n\n" +
+			"Without a command, on a terminal, it is a shell in which each line is a command.\n\n" +
 			"Exit codes: 0 found or done; 1 absent, different, or the condition was not met; 2 an error.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return fmt.Errorf("%q is not a command (rskv help lists them)", args[0])
 			}
-			return errors.New("no command given (rskv help lists them)")
+			return nil
 		},
-		RunE:               func(*cobra.Command, []string) error { return nil },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if latency || stat {
+				return t.live(cmd, latency, stat)
+			}
+			in, _ := t.stdin.(*os.File)
+			out, _ := t.stdout.(*os.File)
+			if t.inShell || !isTerminal(in) || !isTerminal(out) {
+				return errors.New("no command given (rskv help lists them)")
+			}
+			return t.startShell(cmd.Context(), in, out)
+		},
 		SilenceErrors:      true,
 		SilenceUsage:       true,
 		DisableSuggestions: true,
@@ -61,10 +75,12 @@ func (t *tool) root() *cobra.Command {
 	flags.StringVar(&t.socket, "socket", ipc.DefaultSocket(), "socket of the daemon (RSKV_SOCKET)")
 	flags.BoolVar(&t.json, "json", false, "print JSON; bytes that are not UTF-8 as ..._base64")
 	flags.DurationVar(&t.timeout, "timeout", timeoutDefault, "longest wait for one answer; 0 waits for ever")
+	root.Flags().BoolVar(&latency, "latency", false, "ping until interrupted, and show how long the answers take")
+	root.Flags().BoolVar(&stat, "stat", false, "print a line of what the daemon does each second until interrupted")
 	root.AddCommand(t.withHex(t.getCommand(), t.putCommand(), t.delCommand(), t.existsCommand(), t.casCommand(),
 		t.addCommand(), t.appendCommand(), t.mgetCommand(), t.mputCommand(), t.exportCommand())...)
 	root.AddCommand(t.importCommand(), t.verifyCommand(), t.statsCommand(), t.configCommand(), t.pingCommand(),
-		t.syncCommand(), t.checkpointCommand(), t.checkpointsCommand(), t.backupCommand(), t.scrubCommand(), t.healthCommand(), t.slowlogCommand(), t.monitorCommand(),
+		t.syncCommand(), t.checkpointCommand(), t.checkpointsCommand(), t.backupCommand(), t.scrubCommand(), t.healthCommand(), t.slowlogCommand(), t.monitorCommand(), t.topCommand(),
 		t.versionCommand())
 	if documentation != nil {
 		root.AddCommand(documentation(root))

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+// The escape sequences a full-screen view needs. Every terminal of the last
+// decades has them.
+const (
+	screenOpen  = "\x1b[?1049h\x1b[?25l" // the other screen, no cursor
+	screenClose = "\x1b[?25h\x1b[?1049l"
+	screenHome  = "\x1b[H"
+	lineRest    = "\x1b[K" // clears what is right of the cursor
+	screenRest  = "\x1b[J" // and below it
+)
+
+func (t *tool) topCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "top",
+		Short: "show what the daemon does, full-screen, once a second; q ends it",
+		Args:  arguments(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			in, _ := t.stdin.(*os.File)
+			out, _ := t.stdout.(*os.File)
+			if !isTerminal(in) || !isTerminal(out) {
+				return errors.New("top needs a terminal (rskv --stat prints lines)")
+			}
+			return t.top(cmd, in, out)
+		},
+	}
+}
+
+func (t *tool) top(cmd *cobra.Command, in, out *os.File) error {
+	before, err := t.sampleNow(cmd)
+	if err != nil {
+		return err
+	}
+	raw, err := term.MakeRaw(int(in.Fd()))
+	if err != nil {
+		return fmt.Errorf("take over the terminal: %w", err)
+	}
+	defer func() {
+		fmt.Fprint(out, screenClose)
+		_ = term.Restore(int(in.Fd()), raw)
+	}()
+	fmt.Fprint(out, screenOpen)
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+	cmd.SetContext(ctx)
+	go quitOn(in, cancel)
+	now := before
+	for {
+		width, height, err := term.GetSize(int(out.Fd()))
+		if err != nil {
+			width, height = 80, 24
+		}
+		if _, err := fmt.Fprint(out, frame(before, now, width, height)); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return errDone
+		case <-time.After(liveEvery):
+		}
+		next, err := t.sampleNow(cmd)
+		switch {
+		case ctx.Err() != nil:
+			return errDone
+		case err != nil:
+			return err
+		}
+		before, now = now, next
+	}
+}
+
+// quitOn calls quit when a key is pressed that ends a full-screen view.
+func quitOn(in *os.File, quit func()) {
+	var key [1]byte
+	for {
+		n, err := in.Read(key[:])
+		if err != nil || n == 1 && strings.IndexByte("qQ\x03\x04", key[0]) >= 0 {
+			quit()
+			return
+		}
+	}
+}
+
+// frame is what top shows: lines that fit width and height.
+func frame(before, now sample, width, height int) string {
+	lines := topLines(before, now)
+	if len(lines) > height {
+		lines = lines[:height]
+	}
+	var out strings.Builder
+	out.WriteString(screenHome)
+	for i, line := range lines {
+		if i > 0 {
+			out.WriteString("\r\n")
+		}
+		if r := []rune(line); len(r) > width {
+			line = string(r[:width])
+		}
+		out.WriteString(line + lineRest)
+	}
+	return out.String() + screenRest
+}
+
+// topLines are the lines of top, the most important first.
+func topLines(before, now sample) []string {
+	rate := func(name string) string { return grouped(int64(now.perSecond(before, name))) }
+	mb := func(name string) string { return fmt.Sprintf("%.1f MB/s", now.perSecond(before, name)/1e6) }
+	mib := func(name string) string { return fmt.Sprintf("%.1f MiB", now.number(name)/(1<<20)) }
+	uptime := (time.Duration(now.number("daemon_uptime_seconds")) * time.Second).String()
+	lines := []string{
+		fmt.Sprintf("rskvd %s   up %s   %s   %s   q quits", now.text("version"), uptime, now.text("io_backend"), now.at.Format(time.TimeOnly)),
+		fmt.Sprintf("state      %s", now.text("engine_state")),
+		"",
+		fmt.Sprintf("requests   %12s /s   in %s   out %s", rate("daemon_requests"), mb("daemon_bytes_in"), mb("daemon_bytes_out")),
+		fmt.Sprintf("reads      %12s /s   from disk %s /s", rate("engine_reads"), rate("engine_cold_reads")),
+		fmt.Sprintf("writes     %12s /s   in place %s /s   appended %s /s", rate("engine_writes"), rate("engine_writes_in_place"), rate("engine_writes_appended")),
+		fmt.Sprintf("clients    %12s      sessions %s   queued answers %s", grouped(int64(now.number("daemon_connections"))), grouped(int64(now.number("engine_sessions"))), mib("daemon_queued_bytes")),
+		fmt.Sprintf("keys       %12s", grouped(int64(now.number("engine_keys")))),
+		fmt.Sprintf("log        %12s      not durable %.1f MiB   a restart replays %s", fmt.Sprintf("%.1f MiB", (now.number("engine_log_tail")-now.number("engine_log_begin"))/(1<<20)),
+			(now.number("engine_log_tail")-now.number("engine_log_durable"))/(1<<20), mib("engine_replay_bytes")),
+		fmt.Sprintf("memory     %12s      index %s   log %s   buffers %s", mib("engine_memory"), mib("engine_memory_index"), mib("engine_memory_log"), mib("engine_memory_buffers")),
+		fmt.Sprintf("disk       read %s   written %s   syncs %s /s   errors %s", mb("engine_device_read_bytes"), mb("engine_device_written_bytes"), rate("engine_device_syncs"), grouped(int64(now.number("engine_device_errors")))),
+		fmt.Sprintf("commits    %12s /s   held writes for %s at most", rate("engine_commits"), short(now.number("engine_write_hold_max_ns"))),
+		fmt.Sprintf("scrub      %s, %s damaged stretches   refused %s /s   slow %s", now.text("scrub_state"), grouped(int64(now.number("scrub_damages"))), rate("daemon_requests_refused"), grouped(int64(now.number("daemon_slow_requests")))),
+		"",
+		"since the start              p50       p99     p99.9",
+	}
+	for _, kind := range []struct{ label, name string }{
+		{"reads in memory", "latency_read_none"}, {"reads from disk", "latency_read_disk"}, {"writes", "latency_write_none"},
+		{"writes with sync", "latency_write_commit"}, {"syncs", "latency_sync_commit"},
+	} {
+		lines = append(lines, fmt.Sprintf("  %-20s %9s %9s %9s", kind.label, short(now.number(kind.name+"_p50_ns")), short(now.number(kind.name+"_p99_ns")), short(now.number(kind.name+"_p999_ns"))))
+	}
+	return append(append(lines, ""), topMethods(before, now)...)
+}
+
+// topMethods lists what is asked for most.
+func topMethods(before, now sample) []string {
+	const prefix = "daemon_requests_"
+	type method struct {
+		name string
+		rate float64
+	}
+	var list []method
+	for name := range now.stats {
+		if short, ok := strings.CutPrefix(name, prefix); ok && name != "daemon_requests_refused" {
+			if r := now.perSecond(before, name); r > 0 {
+				list = append(list, method{short, r})
+			}
+		}
+	}
+	slices.SortFunc(list, func(a, b method) int {
+		if a.rate != b.rate {
+			return int(b.rate*1000) - int(a.rate*1000)
+		}
+		return strings.Compare(a.name, b.name)
+	})
+	var lines []string
+	for _, m := range list {
+		lines = append(lines, fmt.Sprintf("  %-20s %9s /s", m.name, grouped(int64(m.rate+0.5))))
+	}
+	return lines
+}
