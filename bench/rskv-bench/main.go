@@ -6,10 +6,13 @@
 //	rskv-bench ycsb [A..F]     YCSB's workloads on the store and the socket
 //	rskv-bench run GROUP       by size, hit rate, mix, threads, goroutines, batches
 //	rskv-bench demo            the same to watch
+//	rskv-bench report A.json   a page with plots
+//	rskv-bench compare A B     what has become faster or slower
+//	rskv-bench trend A.json    a line for the trend file
 //
 // main.go turns arguments into an exit code. fio.go runs job files,
 // ycsb.go workloads, run.go the groups in categories.go, demo.go shows them; suite.go
-// is what these share. quick.go runs groups one after another; each group is a file
+// is what these share; report.go looks at what they wrote. quick.go runs groups one after another; each group is a file
 // and makes rows:
 //
 //	engine.go    the engine in process, everything in memory
@@ -68,7 +71,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	root.Flags().StringVar(&versus, "vs-fio", "", "the same as: fio --vs-fio `JOB`")
-	root.AddCommand(quickCommand(), fioCommand(), ycsbCommand(), runCommand(), demoCommand())
+	root.AddCommand(quickCommand(), fioCommand(), ycsbCommand(), runCommand(), demoCommand(),
+		reportCommand(), compareCommand(), trendCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

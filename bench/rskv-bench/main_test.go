@@ -36,6 +36,9 @@ func TestRun_WrongArguments(t *testing.T) {
 		{[]string{"run"}, "no group given"},
 		{[]string{"run", "write", "moon"}, `no group "moon"`},
 		{[]string{"run", "all", "--rounds", "0"}, "above 0"},
+		{[]string{"report"}, "at least one file"},
+		{[]string{"compare"}, "one or two files"},
+		{[]string{"trend"}, "one file"},
 		{[]string{"fio"}, "takes one job file"},
 		{[]string{"fio", "j", "--rounds", "0"}, "--rounds 0"},
 		{[]string{"fio", "j", "--ioengine", "mmap"}, "mmap"},
@@ -185,4 +188,45 @@ func TestRunGroups(t *testing.T) {
 	left, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	require.Empty(t, left)
+}
+
+// From a measurement to the page, the trend and the verdict: what one command
+// writes the next must read.
+func TestReportCompareTrend(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	ok := func(args ...string) string {
+		t.Helper()
+		var stdout, stderr bytes.Buffer
+		require.Zero(t, run(t.Context(), args, &stdout, &stderr), "%q: %s", args, stderr.String())
+		return stdout.String()
+	}
+	ok("ycsb", "C", "--on", "engine", "--rounds", "5", "--time", "5ms", "--memory", "32", "--dir", dir, "-p", "recordcount=1000", "-p", "fieldlength=10", "--json", file("a.json"))
+	require.NoError(t, os.WriteFile(file("job"), []byte("[a]\nsize=64k\nrw=randread\nioengine=rskv-engine\n"), 0o644))
+	ok("fio", file("job"), "--dir", dir, "--output-format", "json", "--output", file("f.json"))
+
+	var r measure.Report
+	b, err := os.ReadFile(file("a.json"))
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(b, &r))
+	r.Commit = "0123456789abcdef" // a test's program does not know its commit
+	require.NoError(t, writeFile(file("a.json"), r.WriteJSON))
+	ok("trend", file("a.json"), "--claim", "it runs", "--trend", file("t"))
+	require.Contains(t, ok("compare", file("a.json"), "--trend", file("t")), "~ (p=1.000 n=5+5)")
+
+	for i := range r.Rows[0].Rates {
+		r.Rows[0].Rates[i] /= 1000
+	}
+	require.NoError(t, writeFile(file("slow.json"), r.WriteJSON))
+	require.Contains(t, ok("compare", file("a.json"), file("slow.json")), "-99.90% (p=0.008")
+	var stdout, stderr bytes.Buffer
+	require.Equal(t, 1, run(t.Context(), []string{"compare", file("a.json"), file("slow.json"), "--max-loss", "10"}, &stdout, &stderr))
+	require.Contains(t, stdout.String(), "LOSS")
+	require.Equal(t, 1, run(t.Context(), []string{"compare", file("a.json"), file("f.json")}, &stdout, &stderr))
+	require.Contains(t, stderr.String(), "share no row")
+
+	page := ok("report", file("a.json"), file("f.json"), "--trend", file("t"), "-o", "-")
+	for _, want := range []string{"YCSB C", "it runs", "a, read", "<svg"} {
+		require.Contains(t, page, want)
+	}
 }

@@ -1,14 +1,19 @@
 package fio
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"rskv/bench/internal/measure"
 )
 
 // version is what stands where fio has its own, in the same form.
@@ -255,4 +260,47 @@ func (j *JobOutput) CPU() float64 {
 		return 0
 	}
 	return (j.UserCPU + j.SysCPU) / 100 * float64(j.Runtime) * 1e6 / float64(ios)
+}
+
+// Report makes rows of the run, for a page. name is the group they stand in.
+func (o *Output) Report(name string) *measure.Report {
+	r := &measure.Report{
+		Date: time.UnixMilli(o.TimeMS).UTC(), Command: []string{o.Version}, Rounds: 1,
+		Machine: measure.Machine{Processor: "the machine is not part of fio's JSON"},
+	}
+	for _, j := range o.Jobs {
+		for _, s := range j.sides() {
+			row := &measure.Row{
+				Group: name, Name: j.Name + ", " + s.name, Setting: fmt.Sprintf("%v", j.Options), Commit: "see the job", Unit: "k IOPS",
+				Rates: []float64{s.IOPS / 1000}, Rate: measure.SpreadOf([]float64{s.IOPS / 1000}),
+			}
+			cpu := j.CPU()
+			row.CPU = &cpu
+			row.Curve, row.P50, row.P99, row.P999 = s.Clat.curve()
+			row.Note("%.1f MiB/s, %d syncs", float64(s.BWBytes)/(1<<20), j.Sync.IOs)
+			r.Rows = append(r.Rows, row)
+		}
+	}
+	return r
+}
+
+// curve is the percentiles in order, and those that a table shows.
+func (l *Latency) curve() (list []measure.Point, p50, p99, p999 *float64) {
+	for name, ns := range l.Percentile {
+		p, err := strconv.ParseFloat(name, 64)
+		if err != nil {
+			continue
+		}
+		list = append(list, measure.Point{Percentile: p, Micros: float64(ns) / 1000})
+	}
+	slices.SortFunc(list, func(a, b measure.Point) int { return cmp.Compare(a.Percentile, b.Percentile) })
+	at := func(want float64) *float64 {
+		for _, p := range list {
+			if p.Percentile == want {
+				return &p.Micros
+			}
+		}
+		return nil
+	}
+	return list, at(50), at(99), at(99.9)
 }
