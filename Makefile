@@ -20,7 +20,7 @@ INTO = $(DESTDIR)$(PREFIX)
 PROGRAMS := ./daemon/rskvd ./client/rskv ./bench/rskv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race check fuzz crash run demo bench-quick share install package pack container clean
+.PHONY: help build test race check fuzz crash run demo bench-quick docs share install package pack container clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -54,6 +54,9 @@ run: build ## start a daemon in the foreground, in a temporary directory
 crash: ## cut the power 2,000 times and kill the daemon 200 times, and compare what is recovered
 	$(GO) test $(RING) -count=1 -timeout 20m -run TestCrash ./engine -crash.cuts 2000
 	$(GO) test $(RING) -count=1 -timeout 20m -run TestKill$$ ./daemon/rskvd -v -kill.rounds 200
+
+docs: ## bring the tables of daemon/OPERATIONS.md up to date
+	$(GO) test ./daemon -count=1 -run TestOperations_Current -operations.update
 
 demo: build ## import a data set larger than the memory, compare, restart, compare again
 	@GO="$(GO)" .ci/demo

@@ -31,6 +31,7 @@ const memoryShare = 25 // percent
 // machine.
 func Defaults() Config {
 	c := Config{
+		Preset:             presetDefault,
 		Dir:                ipc.DefaultDir(),
 		Socket:             ipc.DefaultSocket(),
 		SocketMode:         0o660,
@@ -102,9 +103,9 @@ func Load(flags *pflag.FlagSet, environ []string) (Config, error) {
 	if f := changed(flags, "config"); f != nil {
 		l.config.ConfigFile = f.Value.String()
 	}
-	if l.config.ConfigFile != "" {
-		l.file(l.config.ConfigFile)
-	}
+	file := l.read(l.config.ConfigFile)
+	l.choosePreset(flags, env, file)
+	l.file(file)
 	l.environment(env)
 	l.flags(flags)
 	if len(l.problems) == 0 {
@@ -135,22 +136,51 @@ func (l *loader) set(s setting, text, place string) {
 	l.config.origin[s.name] = place
 }
 
-// file takes the settings of a TOML file: keys at the top level, no tables.
-func (l *loader) file(path string) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		l.add(fmt.Errorf("read settings: %w", err))
-		return
+// settingsFile is a TOML file as it was read. The zero value holds nothing.
+type settingsFile struct {
+	path    string
+	text    []byte
+	content map[string]any
+}
+
+// read reads the file at path; "": none.
+func (l *loader) read(path string) settingsFile {
+	f := settingsFile{path: path}
+	if path == "" {
+		return f
 	}
-	var content map[string]any
-	if _, err := toml.Decode(string(data), &content); err != nil {
+	var err error
+	if f.text, err = os.ReadFile(path); err != nil {
+		l.add(fmt.Errorf("read settings: %w", err))
+		return settingsFile{}
+	}
+	if _, err := toml.Decode(string(f.text), &f.content); err != nil {
 		var syntax toml.ParseError
 		if errors.As(err, &syntax) {
 			err = fmt.Errorf("%s:%d: %s", path, syntax.Position.Line, syntax.Message)
 		}
 		l.add(err)
-		return
+		return settingsFile{}
 	}
+	return f
+}
+
+// choosePreset puts the defaults of the preset in place, wherever it is asked
+// for: they come before everything else that is.
+func (l *loader) choosePreset(flags *pflag.FlagSet, env map[string]string, file settingsFile) {
+	const name = "preset"
+	if f := changed(flags, flagName(name)); f != nil {
+		l.preset(f.Value.String())
+	} else if text, ok := env[variable(name)]; ok {
+		l.preset(text)
+	} else if text, ok := file.content[name].(string); ok {
+		l.preset(text)
+	}
+}
+
+// file takes the settings of a file: keys at the top level, no tables.
+func (l *loader) file(f settingsFile) {
+	path, data, content := f.path, f.text, f.content
 	keys := slices.Collect(maps.Keys(content))
 	slices.SortFunc(keys, func(a, b string) int { return lineOf(data, a) - lineOf(data, b) })
 	for _, key := range keys {

@@ -61,7 +61,7 @@ func TestLoad_Order(t *testing.T) {
 // or that one of them does not have.
 func TestLoad_EverySetting(t *testing.T) {
 	values := map[string]string{
-		"dir": "/d", "socket": "/s", "socket_mode": "0600", "admin_socket": "/a", "admin_listen": "127.0.0.1:1", "io": "uring", "memory": "1GiB", "page_size": "2MiB",
+		"preset": "low-memory", "dir": "/d", "socket": "/s", "socket_mode": "0600", "admin_socket": "/a", "admin_listen": "127.0.0.1:1", "io": "uring", "memory": "1GiB", "page_size": "2MiB",
 		"segment_size": "128MiB", "commit_interval": "5s", "max_key": "100", "max_value": "1MiB", "max_request": "2MiB",
 		"max_answer": "2MiB", "max_keys": "7", "max_unanswered": "8", "max_queued": "9KiB", "max_queued_all": "10KiB",
 		"request_memory": "128MiB", "max_connections": "11", "max_sessions": "12", "request_timeout": "13s",
@@ -92,6 +92,37 @@ func TestLoad_EverySetting(t *testing.T) {
 			require.Equal(t, v, s.bind(&cfg).String(), "%s by %s", s.name, place)
 		}
 	}
+}
+
+// TestLoad_Presets: a preset that contradicts itself, or counts over what is said
+// elsewhere, wherever the two stand.
+func TestLoad_Presets(t *testing.T) {
+	for _, p := range presets {
+		for _, v := range p.values {
+			_, ok := settingByName(v[0])
+			require.True(t, ok, "%s sets %s", p.name, v[0])
+		}
+		cfg, _, err := load(t, []string{"--preset", p.name}, nil, "")
+		require.NoError(t, err, p.name)
+		require.Equal(t, p.name, cfg.Preset)
+	}
+	cfg, _, err := load(t, []string{"--max-connections", "5"}, []string{"RSKV_MEMORY=64MiB"}, "max_keys = 7\npreset = \"low-memory\"\nmax_sessions = 8\n")
+	require.NoError(t, err)
+	require.Equal(t, 5, cfg.MaxConnections)
+	require.EqualValues(t, 64<<20, cfg.Memory)
+	require.Equal(t, 8, cfg.MaxSessions)
+	require.Equal(t, 1<<20, cfg.Limits.Value)
+	origins := map[string]string{}
+	for _, s := range cfg.All() {
+		origins[s.Name] = s.Origin
+	}
+	require.Equal(t, "preset low-memory", origins["max_value"])
+	require.Equal(t, "RSKV_MEMORY", origins["memory"])
+	cfg, _, err = load(t, []string{"--preset", "default"}, []string{"RSKV_PRESET=low-memory"}, "")
+	require.NoError(t, err)
+	require.Equal(t, Defaults().Limits, cfg.Limits, "a preset that counts for nothing was put in place")
+	_, _, err = load(t, nil, []string{"RSKV_PRESET=huge"}, "")
+	require.EqualError(t, err, `RSKV_PRESET: "huge" is not one of default, high-performance, low-memory`)
 }
 
 // TestLoad_Problems: a problem that is not reported, or only after another was

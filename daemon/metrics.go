@@ -184,8 +184,9 @@ func truth(name, help string, v bool) admin.Family {
 
 // buildFamily says what runs here. Its value is 1; the labels are what counts.
 func (s *server) buildFamily() admin.Family {
-	labels := []admin.Label{{Name: "version", Value: Version()}, {Name: "go_version", Value: runtime.Version()}}
-	s.health.look(func() { labels = append(labels, admin.Label{Name: "io_backend", Value: s.store.Info().Backend}) })
+	backend := "" // until the store is open
+	s.health.look(func() { backend = s.store.Info().Backend })
+	labels := []admin.Label{{Name: "version", Value: Version()}, {Name: "go_version", Value: runtime.Version()}, {Name: "io_backend", Value: backend}}
 	return admin.Family{Name: familyBuild, Kind: admin.Gauge, Help: "What runs here.", Samples: []admin.Sample{{Labels: labels, Value: 1}}}
 }
 

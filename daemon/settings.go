@@ -15,6 +15,7 @@ import (
 // Immutable once Run has it.
 type Config struct {
 	ConfigFile string
+	Preset     string
 	Dir        string
 	Socket     string
 	SocketMode fs.FileMode
@@ -102,6 +103,8 @@ func (s setting) flagOnly() bool { return s.name == "recover_version" }
 var settings = []setting{
 	{"config", "file with settings, in TOML; only as a flag or variable", false,
 		func(c *Config) value { return textValue{&c.ConfigFile, true} }},
+	{"preset", "defaults for one kind of use; every setting that is given counts over them", false,
+		func(c *Config) value { return choiceValue{&c.Preset, presetNames()} }},
 	{"dir", "directory of the store; created when missing", false,
 		func(c *Config) value { return textValue{&c.Dir, false} }},
 	{"socket", "path of the Unix socket", false,
