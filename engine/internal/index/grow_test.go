@@ -321,7 +321,7 @@ func TestGrow_Snapshot(t *testing.T) {
 // An entry could be missed that moves while its row, a long one, is being copied.
 func TestGrow_SnapshotOfMovingRow(t *testing.T) {
 	seed := testSeed(t)
-	const chains = 3000
+	const chains = 1000
 	rounds := 200
 	if testing.Short() {
 		rounds = 50
@@ -341,7 +341,7 @@ func TestGrow_SnapshotOfMovingRow(t *testing.T) {
 			}
 		})
 		<-started
-		for range rnd.IntN(10_000) {
+		for range rnd.IntN(4_000) {
 			x.Bits() // some microseconds
 		}
 		row := x.AppendRow(nil, 1, 1)
@@ -379,7 +379,7 @@ type creation struct{ old, next record.Addr }
 // record; all of them must be on one chain in the end.
 func TestGrow_Creators(t *testing.T) {
 	seed := testSeed(t)
-	rounds := 4000
+	rounds := 3000
 	if testing.Short() {
 		rounds = 800
 	}
@@ -407,7 +407,7 @@ func TestGrow_Creators(t *testing.T) {
 		row := x.row(hash & (half - 1))
 		fill := rnd.IntN(2 * bucketEntries) // the row has overflow buckets and holes
 		if round%16 == 0 {
-			fillRow(t, x, hash&(half-1), 3000) // its split takes a while
+			fillRow(t, x, hash&(half-1), 1000) // its split takes a while
 			row[0] = 0
 		}
 		for range fill {
