@@ -20,7 +20,7 @@ INTO = $(DESTDIR)$(PREFIX)
 PROGRAMS := ./daemon/rskvd ./client/rskv ./bench/rskv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race check fuzz crash run demo bench-quick docs share install package pack container clean
+.PHONY: help build test race check fuzz crash run demo bench bench-quick bench-threads bench-concurrency docs share install package pack container clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -61,8 +61,22 @@ docs: ## bring the tables of daemon/OPERATIONS.md up to date
 demo: build ## import a data set larger than the memory, compare, restart, compare again
 	@GO="$(GO)" .ci/demo
 
+bench: build ## every figure, beside every peer, and the page bin/bench.html; under 30 minutes
+	cd bench/peers && CGO_ENABLED=0 $(GO) build -trimpath $(RING) -o ../../bin/rskv-peers .
+	bin/rskv-bench quick --json bin/bench-quick.json
+	bin/rskv-bench run all --json bin/bench-run.json $(BENCHFLAGS)
+	bin/rskv-bench ycsb --json bin/bench-ycsb.json
+	bin/rskv-peers --json bin/bench-peers.json
+	bin/rskv-bench report -o bin/bench.html bin/bench-quick.json bin/bench-run.json bin/bench-ycsb.json bin/bench-peers.json
+
 bench-quick: build ## the first figures beside redis-server and fio, in about three minutes
 	bin/rskv-bench quick $(BENCHFLAGS)
+
+bench-threads: build ## 1 to 32 threads, with the efficiency of scaling
+	bin/rskv-bench run threads $(BENCHFLAGS)
+
+bench-concurrency: build ## 1 to 1000 goroutines, in process and on one connection
+	bin/rskv-bench run concurrency $(BENCHFLAGS)
 
 share: ## write manual pages and shell completions to bin/share
 	@rm -rf bin/share && mkdir -p bin/share/completions

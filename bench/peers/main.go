@@ -171,7 +171,7 @@ func (s *suite) contest(ctx context.Context, v versus, list []*contestant) error
 	for i, c := range list {
 		row := &measure.Row{
 			Group: v.group, Name: v.name + ", " + c.name, Setting: v.setting, Commit: c.commit, Unit: "k/s", Scale: 1000,
-			Line: c.name, X: new(float64),
+			Line: c.name, X: new(float64), Axis: "goroutines",
 		}
 		*row.X = float64(v.load.Workers)
 		if c.missing != nil {

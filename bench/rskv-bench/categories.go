@@ -72,7 +72,7 @@ func (r *runner) write(ctx context.Context) (err error) {
 			list = append(list, row)
 		}
 	}
-	return r.measure(ctx, "write by size of value", "1 thread, uniform, keys that are there", list)
+	return r.measure(ctx, "write by size of value", "bytes of value", "1 thread, uniform, keys that are there", list)
 }
 
 func batchWords(n int) string {
@@ -104,7 +104,7 @@ func (r *runner) read(ctx context.Context) (err error) {
 			})
 		}
 	}
-	if err := r.measure(ctx, "read by size of value", "1 thread, uniform, all in memory", list); err != nil {
+	if err := r.measure(ctx, "read by size of value", "bytes of value", "1 thread, uniform, all in memory", list); err != nil {
 		return err
 	}
 	return r.readCold(ctx)
@@ -140,7 +140,7 @@ func (r *runner) readCold(ctx context.Context) (err error) {
 			})
 		}
 	}
-	return r.measure(ctx, "read by share of hot keys", fmt.Sprintf("2 threads, values of 1 KB, %s of records", mib(int64(keys)*(kib+24))), list)
+	return r.measure(ctx, "read by share of hot keys", "percent of the gets to keys in memory", fmt.Sprintf("2 threads, values of 1 KB, %s of records", mib(int64(keys)*(kib+24))), list)
 }
 
 // halves draws from the keys in memory with a share, else from those on disk.
@@ -184,7 +184,7 @@ func (r *runner) mixed(ctx context.Context) (err error) {
 			})
 		}
 	}
-	return r.measure(ctx, "mixed reads and writes", "1 thread, values of 1 KB, uniform", list)
+	return r.measure(ctx, "mixed reads and writes", "percent reads", "1 thread, values of 1 KB, uniform", list)
 }
 
 // threads is writes, reads and 70 % reads by number of threads.
@@ -211,7 +211,7 @@ func (r *runner) threads(ctx context.Context) (err error) {
 			})
 		}
 	}
-	return r.measure(ctx, "scaling by threads", "values of 1 KB, uniform, batches of 32; a thread is a goroutine with a session", list)
+	return r.measure(ctx, "scaling by threads", "threads", "values of 1 KB, uniform, batches of 32; a thread is a goroutine with a session", list)
 }
 
 // concurrency is many goroutines, each with one operation at a time, on sessions
@@ -257,7 +257,7 @@ func (r *runner) concurrency(ctx context.Context) (err error) {
 			}
 		}
 	}
-	return r.measure(ctx, "concurrency", "values of 256 B, uniform, one operation at a time each; CPU/op of the daemon is its own", list)
+	return r.measure(ctx, "concurrency", "goroutines", "values of 256 B, uniform, one operation at a time each; CPU/op of the daemon is its own", list)
 }
 
 // batch is by number of operations handed over together.
@@ -284,5 +284,5 @@ func (r *runner) batch(ctx context.Context) (err error) {
 			})
 		}
 	}
-	return r.measure(ctx, "batches", "1 thread, values of 1 KB, uniform", list)
+	return r.measure(ctx, "batches", "operations in a batch", "1 thread, values of 1 KB, uniform", list)
 }

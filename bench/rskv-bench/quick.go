@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"rskv/bench/internal/live"
 	"rskv/bench/internal/measure"
 )
 
@@ -35,10 +36,10 @@ var groups = []group{
 // quick is one run of the quick suite.
 type quick struct {
 	scale
-	dir      string // everything written goes below it, and is removed
-	rskvd    string // path of the daemon's program; "": beside this one
-	report   *measure.Report
-	progress io.Writer
+	dir    string // everything written goes below it, and is removed
+	rskvd  string // path of the daemon's program; "": beside this one
+	report *measure.Report
+	line   *live.Line
 }
 
 // scale is how much is done. All sizes in bytes.
@@ -133,7 +134,7 @@ func (f *quickFlags) run(cmd *cobra.Command) (err error) {
 	if err := f.check(); err != nil {
 		return err
 	}
-	q := &quick{scale: fullScale, rskvd: f.rskvd, progress: cmd.ErrOrStderr()}
+	q := &quick{scale: fullScale, rskvd: f.rskvd, line: live.New(cmd.ErrOrStderr())}
 	if f.smoke {
 		q.scale = smokeScale
 	}
@@ -160,6 +161,7 @@ func (f *quickFlags) run(cmd *cobra.Command) (err error) {
 			return fmt.Errorf("%s: %w", g.name, err)
 		}
 	}
+	q.line.Done()
 	return writeReport(cmd.OutOrStdout(), q.report, f.json)
 }
 
@@ -191,8 +193,9 @@ func profile(path string) (stop func(), err error) {
 
 // interleave runs contenders side by side and appends their rows to the report.
 func (q *quick) interleave(ctx context.Context, contenders []measure.Contender) error {
+	q.line.Steps(q.rounds * len(contenders))
 	err := measure.Interleave(ctx, q.rounds, q.round, contenders, func(round int, r *measure.Row) {
-		fmt.Fprintf(q.progress, "%s, round %d of %d: %s\n", r.Group, round+1, q.rounds, r.Name)
+		q.line.Step("%s, round %d of %d: %s", r.Group, round+1, q.rounds, r.Name)
 	})
 	for _, c := range contenders {
 		q.report.Rows = append(q.report.Rows, c.Row)
@@ -201,7 +204,7 @@ func (q *quick) interleave(ctx context.Context, contenders []measure.Contender) 
 }
 
 // say tells whoever waits what is going on.
-func (q *quick) say(format string, args ...any) { fmt.Fprintf(q.progress, format+"\n", args...) }
+func (q *quick) say(format string, args ...any) { q.line.Say(format, args...) }
 
 // sub makes a directory for one store or file below the run's own.
 func (q *quick) sub(name string) (string, error) {

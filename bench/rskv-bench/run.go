@@ -153,14 +153,14 @@ func (r *runner) engine(name string, memory int64, keys uint64) (*opened, error)
 	return &opened{s, fmt.Sprintf("store in process, memory %s", mib(memory))}, nil
 }
 
-// measure runs rows side by side and finishes them.
-func (r *runner) measure(ctx context.Context, group, unitSetting string, list []series) error {
+// measure runs rows side by side and finishes them. axis says what their x counts.
+func (r *runner) measure(ctx context.Context, group, axis, setting string, list []series) error {
 	contenders := make([]measure.Contender, len(list))
 	before := make([]kv.Usage, len(list))
 	for i, s := range list {
 		row := &measure.Row{
-			Group: group, Name: s.name, Line: s.line, X: ref(s.x), Commit: "off", Unit: "k/s", Scale: 1000,
-			Setting: fmt.Sprintf("%s, %s; %s keys of %d B, preloaded; every value checked", s.store.about, unitSetting, count(s.load.Keys), load.KeySize),
+			Group: group, Name: s.name, Line: s.line, X: ref(s.x), Axis: axis, Commit: "off", Unit: "k/s", Scale: 1000,
+			Setting: fmt.Sprintf("%s, %s; %s keys of %d B, preloaded; every value checked", s.store.about, setting, count(s.load.Keys), load.KeySize),
 		}
 		if s.target > 0 {
 			row.Target = &list[i].target

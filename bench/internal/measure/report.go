@@ -40,7 +40,7 @@ func NewReport(rounds int) *Report {
 		Date: time.Now().UTC().Truncate(time.Second), Command: os.Args, Rounds: rounds,
 		Machine: Machine{
 			Processor: field("/proc/cpuinfo", "model name"), Cores: runtime.NumCPU(),
-			Memory: field("/proc/meminfo", "MemTotal"), Go: runtime.Version(),
+			Memory: memory(), Go: runtime.Version(),
 			System: runtime.GOOS + "/" + runtime.GOARCH,
 		},
 	}
@@ -63,6 +63,15 @@ func NewReport(rounds int) *Report {
 		}
 	}
 	return r
+}
+
+// memory is the machine's memory, "" where the system does not tell.
+func memory() string {
+	var kib float64
+	if _, err := fmt.Sscanf(field("/proc/meminfo", "MemTotal"), "%f kB", &kib); err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%.1f GiB", kib/(1<<20))
 }
 
 // field returns what stands behind the first "name :" in a file, "" if nothing.

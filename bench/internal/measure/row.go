@@ -48,6 +48,7 @@ type Row struct {
 	Over       []float64 `json:"over,omitempty"`       // the rate in the last round, one figure for each Tick, in Unit
 	Efficiency *float64  `json:"efficiency,omitempty"` // of scaling: 1 is as many times the row with one thread as there are threads or processors
 	X          *float64  `json:"x,omitempty"`          // where the row stands in a plot of its group: threads, bytes, percent
+	Axis       string    `json:"axis,omitempty"`       // what X counts
 	Line       string    `json:"line,omitempty"`       // the line of that plot
 	Notes      []string  `json:"notes,omitempty"`
 

@@ -209,7 +209,7 @@ func rates(rows []*measure.Row) string {
 			c.Lines = append(c.Lines, plot.Line{Name: r.Line})
 		}
 		c.Lines[i].Points = append(c.Lines[i].Points, plot.Point{X: *r.X, Y: r.Rate.Median})
-		c.Y = r.Unit
+		c.X, c.Y = r.Axis, r.Unit
 		c.LogX = c.LogX && *r.X > 0
 		if !slices.Contains(ticks, *r.X) {
 			ticks = append(ticks, *r.X)
@@ -278,7 +278,7 @@ func latencies(rows []*measure.Row) string {
 // overTime draws the rate in the last round.
 func overTime(rows []*measure.Row) string {
 	c := plot.Chart{Title: "rate in the last round", X: "s"}
-	for _, r := range spreadOut(rows, func(r *measure.Row) bool { return len(r.Over) > 2 }) {
+	for _, r := range spreadOut(rows, func(r *measure.Row) bool { return len(r.Over) > 4 }) {
 		l := plot.Line{Name: r.Name}
 		for i, y := range r.Over {
 			l.Points = append(l.Points, plot.Point{X: float64(i+1) * measure.Tick.Seconds(), Y: y})

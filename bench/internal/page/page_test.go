@@ -25,7 +25,7 @@ func TestWrite(t *testing.T) {
 	}
 	r := &measure.Report{Date: time.Unix(1e9, 0).UTC(), Command: []string{"rskv-bench", "<script>alert(1)</script>"}, Commit: "abcdef0123456789", Rows: []*measure.Row{
 		row(measure.Row{Group: "scaling", Name: "1 thread", Line: "get", X: x(1), Efficiency: x(1)}),
-		row(measure.Row{Group: "scaling", Name: "2 threads", Line: "get", X: x(2), Efficiency: x(0.9), Over: []float64{1, 2, 3}}),
+		row(measure.Row{Group: "scaling", Name: "2 threads", Line: "get", X: x(2), Efficiency: x(0.9), Over: []float64{1, 2, 3, 4, 5, 6}}),
 		row(measure.Row{Group: "peers", Name: "ours <b>", P50: x(3), P99: x(9), Target: x(20), Curve: []measure.Point{{Percentile: 50, Micros: 3}, {Percentile: 99, Micros: 9}},
 			Peers: []measure.Peer{{Name: "get, xsync", Ratio: measure.SpreadOf([]float64{2, 3}), Target: 2}}}),
 		row(measure.Row{Group: "peers", Name: "gone", Missing: "not installed"}),
@@ -37,7 +37,7 @@ func TestWrite(t *testing.T) {
 	page := out.String()
 	for _, want := range []string{"scaling", "ours &lt;b&gt;", "not measured: not installed", "20 missed", "90.0 %", "2.50 x get, xsync", "abcdef0123456789",
 		"latency by percentile", "rate in the last round", "times the peer", "faster &amp; better", "&lt;script&gt;"} {
-		require.Contains(t, page, want)
+		require.True(t, strings.Contains(page, want), "the page lacks %q", want)
 	}
 	require.GreaterOrEqual(t, strings.Count(page, "<svg"), 6)
 	require.NotContains(t, page, "<script")

@@ -16,11 +16,12 @@ h1 { font-size:1.6em } h2 { font-size:1.2em; margin:2.2em 0 .4em; border-top:1px
 nav a { margin-right:1.2em; white-space:nowrap } a { color:var(--k0) }
 dl { display:grid; grid-template-columns:max-content 1fr; gap:.1em 1em; margin:.6em 0 1.4em } dt { color:var(--soft) } dd { margin:0 }
 .wide { overflow-x:auto } table { border-collapse:collapse; font-size:.88em; font-variant-numeric:tabular-nums }
+td { white-space:nowrap } td.words { white-space:normal }
 th,td { padding:.22em .7em; text-align:right; border-bottom:1px solid var(--rule); vertical-align:top } th { color:var(--soft); font-weight:600 }
 th:first-child,td:first-child,td.words { text-align:left } td.words { max-width:26em }
 tr.missed td:last-child,tr.bad td { color:var(--bad) } tr.met td:last-child { color:var(--good) } tr.none td { color:var(--soft) }
-ul { color:var(--soft); font-size:.88em; margin:.5em 0; padding-left:1.2em } code { font-size:.92em; overflow-wrap:anywhere }
-.plots { display:flex; flex-wrap:wrap; gap:1em; margin:.8em 0 } svg { background:var(--card); border-radius:6px; padding:6px; max-width:100%; height:auto }
+summary { color:var(--soft); font-size:.88em; cursor:pointer } ul { color:var(--soft); font-size:.88em; margin:.5em 0; padding-left:1.2em } code { font-size:.92em; overflow-wrap:anywhere }
+.plots { display:flex; flex-wrap:wrap; align-items:flex-start; gap:1em; margin:.8em 0 } svg { background:var(--card); border-radius:6px; padding:6px; max-width:100%; height:auto }
 svg text { font:12px system-ui,sans-serif; fill:var(--soft) } svg .title { font-weight:600; fill:var(--ink) }
 .grid { stroke:var(--rule); stroke-width:1 } .axis { stroke:var(--soft) } .whisker { stroke:var(--ink); stroke-width:1.5; opacity:.6 } .target { stroke:var(--bad); stroke-width:2 }
 .line { fill:none; stroke-width:1.8; stroke:currentColor } .dot,.fill { fill:currentColor } 
@@ -39,7 +40,8 @@ svg text { font:12px system-ui,sans-serif; fill:var(--soft) } svg .title { font-
 <div class="wide"><table><tr><th></th><th>median</th><th>least - most</th><th>unit</th><th>hit</th><th>cold</th><th>commit</th><th>p50 us</th><th>p99 us</th><th>p99.9 us</th><th>CPU us/op</th><th>efficiency</th><th>ratio</th><th>target</th></tr>
 {{range .Rows}}<tr class="{{.Class}}"><td>{{.Name}}</td><td>{{.Rate}}</td><td>{{.Spread}}</td><td>{{.Unit}}</td><td>{{.Hit}}</td><td>{{.Cold}}</td><td>{{.Commit}}</td><td>{{.P50}}</td><td>{{.P99}}</td><td>{{.P999}}</td><td>{{.CPU}}</td><td>{{.Efficiency}}</td><td class="words">{{.Ratio}}</td><td>{{.Target}}</td></tr>
 {{end}}</table></div>
-<ul>{{range .Settings}}<li>{{.}}</li>{{end}}{{range .Notes}}<li>{{.}}</li>{{end}}</ul></section>
+<ul>{{range .Settings}}<li>{{.}}</li>{{end}}</ul>
+{{if .Notes}}<details><summary>{{len .Notes}} notes</summary><ul>{{range .Notes}}<li>{{.}}</li>{{end}}</ul></details>{{end}}</section>
 {{end}}{{if .Claims}}<section id="trend"><h2>Trend</h2>
 <div class="wide"><table><tr><th>date</th><th>commit</th><th>load before</th><th>claim</th></tr>
 {{range .Claims}}<tr><td>{{.Date}}</td><td><code>{{.Commit}}</code></td><td>{{.Load}}</td><td class="words">{{.Claim}}</td></tr>{{end}}</table></div>

@@ -44,7 +44,7 @@ type Tick struct {
 // lines there are.
 const (
 	width, height  = 560, 300
-	left, right    = 62, 12
+	left, right    = 62, 26
 	top, bottom    = 30, 44
 	legendHeight   = 18
 	legendPerRow   = 2
@@ -53,6 +53,7 @@ const (
 	barNames       = 300 // px for the names of bars
 	barValues      = 170 // px for their values
 	charactersName = 46  // that fit into barNames
+	characterWidth = 6.8 // px, about
 )
 
 // SVG draws the chart. A chart without two different points is empty text.
@@ -77,10 +78,16 @@ func (c *Chart) SVG() string {
 			ticks = append(ticks, Tick{t, number(t)})
 		}
 	}
+	last := math.Inf(-1)
 	for _, t := range ticks {
-		if at := x.at(t.At); at >= left-1 && at <= width-right+1 {
-			line(&b, at, top, at, height-bottom, "grid")
+		at := x.at(t.At)
+		if at < left-1 || at > width-right+1 {
+			continue
+		}
+		line(&b, at, top, at, height-bottom, "grid")
+		if room := float64(len(t.Name)) * characterWidth; at-room/2 > last+4 {
 			text(&b, at, height-bottom+16, "label", "middle", t.Name)
+			last = at + room/2
 		}
 	}
 	line(&b, left, height-bottom, width-right, height-bottom, "axis")
