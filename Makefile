@@ -11,6 +11,7 @@ BENCHFLAGS ?=
 # Without these flags everything builds and runs too, on pread/pwrite.
 RING := -tags giouring -ldflags=-checklinkname=0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 # What is linked besides: packages are built with STRIP='-s -w'.
 STRIP ?=
 NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
@@ -20,7 +21,7 @@ INTO = $(DESTDIR)$(PREFIX)
 PROGRAMS := ./daemon/rskvd ./client/rskv ./bench/rskv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race check fuzz crash run demo bench bench-quick bench-threads bench-concurrency docs share install package pack container clean
+.PHONY: help build test test-portable race check workflows quality audit coverage tools dev pre-commit fuzz crash run demo bench bench-quick bench-threads bench-concurrency docs share install package pack container clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -35,15 +36,44 @@ test: ## run all tests, with the io_uring backend linked in
 race: ## run the short tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -short $(RING) -timeout 20m $(TESTFLAGS) ./...
 
+test-portable: ## the parts that have to work on every system: wire, client, daemon and store on pread/pwrite
+	$(GO) build ./...
+	$(GO) test -short -timeout 20m $(TESTFLAGS) ./ipc ./client/... ./ioring ./engine ./daemon/...
+
 check: ## gofmt, vet (four ways), staticcheck, import arrows and repository shape
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi
 	$(GO) vet ./... ./.ci/report
 	$(GO) vet -tags giouring ./...
 	GOOS=darwin $(GO) vet ./...
 	GOARCH=arm64 $(GO) vet -tags giouring ./...
+	$(GO) vet -tags docs ./daemon/rskvd ./client/rskv
 	$(GO) run $(STATICCHECK) ./...
 	$(GO) run $(STATICCHECK) -tags giouring ./...
 	$(GO) test -run TestShape -count=1 ./bench
+
+workflows: ## check .github/workflows
+	$(GO) run $(ACTIONLINT) -color=false .github/workflows/*.yaml
+
+quality: check workflows ## everything a change is looked at for, without its tests
+
+audit: ## modules as they were published, known licences, and a reason for every unsafe
+	$(GO) mod verify
+	$(GO) test -count=1 -run TestAudit ./daemon/deploy
+
+coverage: ## bin/coverage/index.html, and a table by package
+	@mkdir -p bin/coverage
+	$(GO) test $(RING) -short -timeout 20m -coverpkg=./... -coverprofile=bin/coverage/profile $(TESTFLAGS) ./engine/... ./ioring/... ./ipc ./client/... ./daemon/... >bin/coverage/log || { cat bin/coverage/log; exit 1; }
+	$(GO) tool cover -html=bin/coverage/profile -o bin/coverage/index.html
+	@.ci/coverage bin/coverage/profile
+
+tools: ## fetch and build what the other targets run besides Go
+	for t in $(STATICCHECK) $(ACTIONLINT) $(NFPM); do $(GO) run $$t -version >/dev/null 2>&1 || $(GO) run $$t --version >/dev/null || exit 1; done
+
+dev: build ## what to run while changing things: build, vet, and the short tests
+	$(GO) vet ./...
+	$(GO) test -short $(RING) -timeout 10m $(TESTFLAGS) ./...
+
+pre-commit: check dev ## what to run before a commit
 
 fuzz: ## run every fuzz target for ten seconds
 	@GO="$(GO)" .ci/fuzz 10s
