@@ -103,7 +103,7 @@ func (s *suite) client(ctx context.Context) (err error) {
 
 func (s *suite) onSocket(what string, n int, reads float64) versus {
 	return versus{
-		group: "Unix socket, goroutines on one client: " + what, name: fmt.Sprintf("%s, %d goroutines", what, n),
+		group: "Unix socket, goroutines on one client: " + what, name: fmt.Sprintf("%s, goroutines: %d", what, n),
 		load:    load.Load{Workers: n, Reads: reads, Keys: s.keys, ValueSize: valueSize, Times: true},
 		setting: s.setting("valkey-go and go-redis ask one redis-server, gomemcache memcached; CPU/op is the server's"),
 	}

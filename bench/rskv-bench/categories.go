@@ -206,7 +206,7 @@ func (r *runner) threads(ctx context.Context) (err error) {
 	}{{"write", 0}, {"read", 1}, {"70 % reads", 0.7}} {
 		for _, n := range threadCounts {
 			list = append(list, series{
-				name: fmt.Sprintf("%s, %d threads", kind.name, n), line: kind.name, x: float64(n), store: s, single: n == 1,
+				name: kind.name + ", " + plural(n, "thread"), line: kind.name, x: float64(n), store: s, single: n == 1,
 				load: load.Load{Workers: n, Batch: 32, Reads: kind.reads, Keys: keys, ValueSize: kib},
 			})
 		}
@@ -251,7 +251,7 @@ func (r *runner) concurrency(ctx context.Context) (err error) {
 			for _, n := range taskCounts {
 				line := fmt.Sprintf("%s, %.0f %% reads", s.name, reads*100)
 				list = append(list, series{
-					name: fmt.Sprintf("%s, %d goroutines", line, n), line: line, x: float64(n), store: s.store, single: n == 1,
+					name: line + ", " + plural(n, "goroutine"), line: line, x: float64(n), store: s.store, single: n == 1,
 					load: load.Load{Workers: n, Reads: reads, Keys: keys, ValueSize: size, Times: true},
 				})
 			}

@@ -224,6 +224,7 @@ type smallWorker struct {
 	requests []engine.Op
 
 	ops, hits uint64
+	reads     uint64 // where reads and writes are mixed
 	err       error
 }
 

@@ -183,7 +183,7 @@ func TestRunGroups(t *testing.T) {
 			efficient++
 		}
 	}
-	require.Len(t, r.Rows, 10+10+10+10+21+16+10)
+	require.Len(t, r.Rows, 10+10+10+10+21+16+10+32)
 	require.Equal(t, 21+16, efficient)
 	left, err := os.ReadDir(dir)
 	require.NoError(t, err)

@@ -34,6 +34,7 @@ var categories = []category{
 	{"threads", "1 to 32 threads, with the efficiency of scaling", (*runner).threads},
 	{"concurrency", "1 to 1000 goroutines, in process and on one connection", (*runner).concurrency},
 	{"batch", "1 to 1000 operations handed over together", (*runner).batch},
+	{"faster", "the setting of C++ FASTER's benchmark: 10 and 50 M keys of 8 + 8 B (5 GiB of memory)", (*runner).faster},
 }
 
 // runner is one run of categories.
@@ -255,4 +256,12 @@ func bytesWords(n int) string {
 		return fmt.Sprintf("%d KB", n>>10)
 	}
 	return fmt.Sprintf("%d B", n)
+}
+
+// plural prints a number of things.
+func plural(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
