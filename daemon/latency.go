@@ -106,18 +106,29 @@ func (l *latency) load() (counts [latencySteps]uint64) {
 // now is the daemon's clock, in nanoseconds since it started.
 func (s *server) now() int64 { return int64(time.Since(s.started)) }
 
-// finished takes note of a request that was carried out: with its burst, or by
-// itself if it had to wait.
-func (c *conn) finished(k *call) {
-	kind := readPrompt
-	if k.method.Class() == ipc.ClassWrite {
-		kind = writePrompt
+// promptKind is what a method is counted as when it did not wait: a table, since
+// it is looked at for each request.
+var promptKind = func() (kinds [methodCount]timedKind) {
+	for _, m := range ipc.Methods() {
+		if m.Class() == ipc.ClassWrite {
+			kinds[m] = writePrompt
+		}
 	}
-	if !k.parked {
-		c.prompt[kind]++
+	return kinds
+}()
+
+// finished takes note of a request that was carried out: with its burst, or by
+// itself if it had to wait. Small enough to be inlined.
+func (c *conn) finished(k *call) {
+	if k.parked {
+		c.finishedLate(k)
 		return
 	}
-	c.server.latency[kind+readDisk].observe(c.server.now()-k.began, 1)
+	c.prompt[promptKind[k.method]&1]++
+}
+
+func (c *conn) finishedLate(k *call) {
+	c.server.latency[promptKind[k.method]+readDisk].observe(c.server.now()-k.began, 1)
 }
 
 // timeBurst notes how long everything took that was answered in the burst that
