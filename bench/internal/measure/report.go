@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -62,7 +64,31 @@ func NewReport(rounds int) *Report {
 			}
 		}
 	}
+	if r.Commit == "" {
+		r.Commit = checkedOut()
+	}
 	return r
+}
+
+// checkedOut is the commit of the repository that the program lies in, for builds
+// that were told not to look (-buildvcs=false); "" outside of one.
+func checkedOut() string {
+	self, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	git := func(args ...string) (string, error) {
+		out, err := exec.Command("git", append([]string{"-C", filepath.Dir(self)}, args...)...).Output()
+		return strings.TrimSpace(string(out)), err
+	}
+	commit, err := git("rev-parse", "HEAD")
+	if err != nil {
+		return ""
+	}
+	if changes, err := git("status", "--porcelain", "--untracked-files=no"); err != nil || changes != "" {
+		commit += " and changes"
+	}
+	return commit
 }
 
 // memory is the machine's memory, "" where the system does not tell.
