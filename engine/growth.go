@@ -100,7 +100,11 @@ func (g *growth) step() time.Duration {
 	}
 	s := g.store
 	now := s.opt.Clock.Monotonic
-	for end := now() + int64(growthSlice); s.index.Step(); {
+	for end := now() + int64(growthSlice); ; {
+		s.index.Prepare()
+		if !s.index.Step() {
+			break
+		}
 		if now() >= end {
 			s.opt.Runner.Yield()
 			return 0

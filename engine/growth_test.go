@@ -282,9 +282,8 @@ func TestGrowth_Reopen(t *testing.T) {
 	n = s.NewSession()
 	require.NoError(t, g.grow(rng, n, 20_100))
 	n.Close()
-	refined := again(s.opt.Device)
 	require.NoError(t, s.Close())
-	refined = again(s.opt.Device)
+	refined := again(s.opt.Device)
 	// The log has been written under the higher anchor: never again a lower one,
 	// and the snapshot is of no use.
 	_, err := tryOpenOn(again(refined), smallest)

@@ -278,6 +278,9 @@ func (w *passWorker) raise() error {
 		w.slot.Enter()
 		n, err := s.raise(b, done)
 		w.slot.Exit()
+		if s.index.Growing() {
+			s.index.Step() // the growth task does not run yet
+		}
 		if done = n; errors.Is(err, index.ErrBusy) {
 			s.opt.Runner.Yield()
 		} else if err != nil {

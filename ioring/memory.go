@@ -47,6 +47,21 @@ func (m *Memory) Pointer() unsafe.Pointer { return unsafe.Pointer(unsafe.SliceDa
 // Size is the number of bytes reserved.
 func (m *Memory) Size() int64 { return int64(len(m.bytes)) }
 
+// Populate has the system give the pages of [off, off+length) now, whole pages of
+// it at least, so that nobody waits at their first touch: for 2 MiB that is 0.2 ms,
+// and 4 ms where a virtual machine has to ask its host. Others may use the range
+// meanwhile. Systems that cannot do nothing: the touch then waits as ever.
+func (m *Memory) Populate(off, length int64) {
+	if off < 0 || length < 0 || off > m.Size()-length {
+		panic(fmt.Sprintf("ioring: populate [%d, +%d) in %d bytes", off, length, m.Size()))
+	}
+	page := int64(os.Getpagesize())
+	begin, end := off&^(page-1), min((off+length+page-1)&^(page-1), m.Size()&^(page-1))
+	if begin < end {
+		populatePages(m.bytes[begin:end])
+	}
+}
+
 // Release gives the pages of [off, off+length) back to the system. The range
 // stays usable and reads as zeros. Memory registered with a ring must not be
 // released: the ring would go on using the old pages.

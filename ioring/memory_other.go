@@ -13,6 +13,9 @@ const mapFlags = unix.MAP_ANON | unix.MAP_PRIVATE
 // adviseHuge does nothing: only Linux takes the advice.
 func adviseHuge([]byte) {}
 
+// populatePages does nothing: only Linux has a call for it.
+func populatePages([]byte) {}
+
 // releasePages maps fresh pages over the old ones, because MADV_DONTNEED keeps
 // the content on these systems.
 func releasePages(b []byte) error {

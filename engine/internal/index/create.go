@@ -76,7 +76,7 @@ func (x *Index) create(hash uint64) (*uint64, uint64, error) {
 			if !helped && x.Growing() {
 				// Whoever would make a row longer helps to split rows first.
 				helped = true
-				x.Step()
+				x.help()
 				continue
 			}
 			if err := x.extend(v.last); err != nil {

@@ -64,7 +64,9 @@ import (
 //
 // Rows are split 256 at a time, by whoever holds the splitter: a background task,
 // and creators who need an overflow bucket, so that growth keeps up with those
-// who make it necessary even if the task does not get a processor.
+// who make it necessary even if the task does not get a processor. The task has
+// the system give the memory of the new rows ahead of that, see Prepare; creators
+// split rows in it only, unless the overflow buckets have become scarce.
 type grow struct {
 	_ [64]byte // away from the words that every Find reads
 
@@ -83,6 +85,11 @@ type grow struct {
 	split atomic.Uint64
 	_     [64]byte
 
+	// touched is the number of rows whose memory is there. Atomic; written by
+	// Prepare. poolTouched is the same in overflow buckets, owned by Prepare.
+	touched     atomic.Uint64
+	poolTouched uint64
+
 	// limit is how many overflow buckets creators may use, trigger at how many
 	// the table begins to grow. Atomic; written by the splitter.
 	limit, trigger atomic.Uint64
@@ -94,6 +101,8 @@ type grow struct {
 const (
 	// chunkRows is how many rows are split at a time: some 10 us.
 	chunkRows = 256
+	// overflowMost is half of the overflow buckets that 32 bits can number.
+	overflowMost = 1<<31 - 1
 	// GrowthMax is how often the table may double after it was filled from empty:
 	// with two bits of the tag left, a row has four entries at most, so that an
 	// index whose tag is used up cannot become full.
@@ -102,6 +111,9 @@ const (
 	// bucket since it was made, which is at 4.3 entries a bucket. Counted are
 	// buckets taken, so that nobody has to count entries.
 	triggerShare = 16
+	// populateRows is how much memory is asked for at a time, in buckets: a huge
+	// page.
+	populateRows = 2 << 20 / bucketSize
 	// retryShare: when a growth was refused, one is asked for again after one
 	// row in 64 has needed another overflow bucket.
 	retryShare = 64
@@ -142,21 +154,17 @@ func Footprint(bits uint8, overflow int) int64 {
 }
 
 func overflowLimit(bits uint8, overflow int) uint64 {
-	return max(uint64(max(overflow, 0)), 1<<bits/overflowShare)
+	return min(max(uint64(max(overflow, 0)), 1<<bits/overflowShare), overflowMost)
 }
 
 // overflowReserve is the number of overflow buckets to reserve. A split never
 // runs out of them: the sibling of a row needs at most as many as the row has,
-// and creators, at every size but the last, leave half of the reserve.
+// and creators leave half of the reserve.
 func (x *Index) overflowReserve() int {
-	if x.opt.Overflow < 0 {
-		return x.opt.Overflow
+	if n := x.opt.Overflow; n < 0 || n > overflowMost {
+		return 2 * n // the pool says what is wrong with it
 	}
-	n := overflowLimit(x.opt.MaxBits, x.opt.Overflow)
-	if x.opt.MaxBits > x.opt.Bits {
-		n = max(n, 2*overflowLimit(x.opt.MaxBits-1, x.opt.Overflow))
-	}
-	return int(n)
+	return 2 * int(overflowLimit(x.opt.MaxBits, x.opt.Overflow))
 }
 
 // shapeAs sets the words of an empty index. Nobody else uses it.
@@ -166,6 +174,8 @@ func (x *Index) shapeAs(bits, anchor uint8) {
 	g.open.Store(false)
 	g.at.Store(2 << bits)
 	g.split.Store(1 << bits)
+	g.touched.Store((1<<bits + populateRows - 1) &^ (populateRows - 1))
+	g.poolTouched = 0
 	g.stopped.Store(uint32(NotLimited))
 	x.shape.Store(1<<bits - 1)
 	x.newLimits()
@@ -210,6 +220,9 @@ func (x *Index) begin() bool {
 		return false
 	}
 	g.trigger.Store(math.MaxUint64)
+	// Creators may use the overflow buckets of the larger table already, so that
+	// they do not wait for a splitter that has lost its processor.
+	g.limit.Store(overflowLimit(x.Bits()+1, x.opt.Overflow))
 	// Publish: from here on everybody who enters a section looks into siblings.
 	x.shape.Store(shape | growing)
 	g.splitter.Store(false)
@@ -239,6 +252,36 @@ func (x *Index) against() Limit {
 		return LimitOverflow
 	}
 	return NotLimited
+}
+
+// Prepare has the system give some of the memory that the growth under way will
+// need next, a huge page at most: its first touch would make a creator wait, 0.2 ms
+// and now and then 4 ms. One goroutine at a time calls it, before each Step.
+func (x *Index) Prepare() {
+	g := &x.grow
+	if !g.open.Load() {
+		return
+	}
+	rows := 2 * (x.shape.Load()&^growing + 1)
+	if touched := g.touched.Load(); touched < min(rows, g.at.Load()/2+2*populateRows) {
+		x.mem.Populate(int64(touched)<<bucketShift, populateRows*bucketSize)
+		g.touched.Store(touched + populateRows)
+		return
+	}
+	// Overflow buckets, as many as creators will take until the next growth.
+	if g.poolTouched < min(x.pool.fresh.Load()+rows/triggerShare, x.pool.max&^(populateRows-1)) {
+		x.pool.memory.Populate(int64(g.poolTouched)<<bucketShift, populateRows*bucketSize)
+		g.poolTouched += populateRows
+	}
+}
+
+// help is Step for creators.
+func (x *Index) help() {
+	g := &x.grow
+	scarce := x.pool.fresh.Load() >= overflowLimit(x.Bits(), x.opt.Overflow)
+	if scarce || g.at.Load()/2+chunkRows <= g.touched.Load() {
+		x.Step()
+	}
 }
 
 // Step splits some rows, which takes some 10 us, if the table is growing and

@@ -412,7 +412,7 @@ func TestIndex_Full(t *testing.T) {
 	requireSame(t, x, newest)
 	require.Equal(t, Stats{
 		Bits: bucketBits, Anchor: bucketBits, TagBits: tagBits, Limit: LimitRoom, Buckets: 1 << bucketBits, OverflowUsed: overflow, OverflowMax: overflow,
-		Bytes: bucketSize * (1<<bucketBits + overflow),
+		Bytes: bucketSize * (1<<bucketBits + 2*overflow),
 	}, x.Stats())
 	none := newIndex(t, 0, 0)
 	for i := range uint64(bucketEntries) {
@@ -434,7 +434,10 @@ func TestIndex_Full_Concurrent(t *testing.T) {
 		go func() {
 			defer wg.Done()
 			for i := range uint64(bucketEntries * (overflow + 2)) {
-				_, _, err := x.FindOrCreate(i&1 | (i*workers+uint64(w))>>1<<bucketBits)
+				err := ErrBusy // while somebody finds out that the table cannot grow
+				for err == ErrBusy {
+					_, _, err = x.FindOrCreate(i&1 | (i*workers+uint64(w))>>1<<bucketBits)
+				}
 				if err == nil {
 					created.Add(1)
 				} else if err != ErrFull {
