@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"rskv/engine"
 	"rskv/ipc"
 )
@@ -119,7 +121,9 @@ func (s *server) probe(ctx context.Context) error {
 func (s *server) exchange(conn net.Conn) error {
 	var key [16]byte
 	_, _ = rand.Read(key[:])
-	if _, err := conn.Write(ipc.AppendGet(nil, 1, key[:])); err != nil {
+	// A daemon that is full says so and closes, maybe before it is asked: what it
+	// said can be read all the same.
+	if _, err := conn.Write(ipc.AppendGet(nil, 1, key[:])); err != nil && !errors.Is(err, unix.EPIPE) {
 		return fmt.Errorf("ask %s: %w", s.address, err)
 	}
 	split := ipc.NewSplitter(ipc.MaxAnswer)
