@@ -112,7 +112,7 @@ func TestGrowth_Everything(t *testing.T) {
 		})
 	}
 	others.Go(func() {
-		for !over.Load() {
+		for once := false; !once || !over.Load(); once = true {
 			if _, err := s.Checkpoint(context.Background(), CheckpointOptions{Kind: FullCheckpoint}); err != nil {
 				t.Error(err)
 			}
@@ -161,7 +161,8 @@ func TestGrowth_Everything(t *testing.T) {
 	for _, d := range []*iotest.Mem{dev.CrashImage(iotest.CrashOptions{}), image} {
 		re := openOn(t, d, func(o *Options) { o.IndexBits = indexBitsMin })
 		require.NotZero(t, re.Recovery().Snapshot)
-		require.GreaterOrEqual(t, re.index.Bits(), bits, "it would have to grow again")
+		// The last commit may have been cut before the last growth was over.
+		require.GreaterOrEqual(t, re.index.Bits()+1, bits, "it would have to grow again")
 		require.EqualValues(t, indexBitsMin, re.index.Anchor(), "chains are what they were")
 		verify(re)
 		require.NoError(t, re.Close())
@@ -188,7 +189,10 @@ func TestGrowth_Crash(t *testing.T) {
 		syncStore(t, s)
 		synced := append([]uint64(nil), g.versions...)
 		dev.FailAfter(cut)
-		done := background(func() { _, _ = s.Checkpoint(context.Background(), CheckpointOptions{Kind: FullCheckpoint}) })
+		var failed error
+		done := background(func() {
+			_, failed = s.Checkpoint(context.Background(), CheckpointOptions{Kind: FullCheckpoint})
+		})
 		var err error
 		for to := before; to <= after && err == nil; to += 750 {
 			if err = g.grow(rng, n, to); err == nil {
@@ -198,7 +202,7 @@ func TestGrowth_Crash(t *testing.T) {
 			}
 		}
 		waitFor(t, "the checkpoint", done)
-		whole = err == nil
+		whole = err == nil && failed == nil
 		if s.Stats().IndexDoublings > 0 || s.Stats().IndexGrowing {
 			grew++
 		}
