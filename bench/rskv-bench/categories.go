@@ -40,7 +40,7 @@ var (
 func (r *runner) keysFor(size int) uint64 {
 	bytes := uint64(resident)
 	if r.small {
-		bytes /= 8
+		bytes /= 64
 	}
 	return min(max(bytes/uint64(size+48), 64), 1_000_000)
 }
@@ -115,7 +115,7 @@ func (r *runner) read(ctx context.Context) (err error) {
 func (r *runner) readCold(ctx context.Context) (err error) {
 	memory, keys := int64(64<<20), uint64(512<<10)
 	if r.small {
-		memory, keys = 32<<20, 64<<10
+		memory, keys = 32<<20, 48<<10
 	}
 	s, err := r.engine("read-cold", memory, keys)
 	if err != nil {

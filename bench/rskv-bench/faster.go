@@ -32,8 +32,8 @@ func (r *runner) faster(ctx context.Context) (err error) {
 		memory int64
 	}{{10_000_000, 1 << 30}, {50_000_000, 4 << 30}}
 	if r.small {
-		sizes[0].keys, sizes[0].memory = 50_000, 64<<20
-		sizes[1].keys, sizes[1].memory = 200_000, 64<<20
+		sizes[0].keys, sizes[0].memory = 20_000, 64<<20
+		sizes[1].keys, sizes[1].memory = 50_000, 64<<20
 	}
 	for _, size := range sizes {
 		if err := r.fasterSize(ctx, size.keys, size.memory); err != nil {

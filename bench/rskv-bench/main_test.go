@@ -165,7 +165,7 @@ func TestRunGroups(t *testing.T) {
 	t.Setenv("PATH", t.TempDir()) // no daemon
 	dir := t.TempDir()
 	var stdout, stderr bytes.Buffer
-	args := []string{"run", "all", "--smoke", "--rounds", "1", "--time", "10ms", "--dir", dir, "--json", "-"}
+	args := []string{"run", "all", "--smoke", "--rounds", "1", "--time", "5ms", "--dir", dir, "--json", "-"}
 	require.Zero(t, run(t.Context(), args, &stdout, &stderr), stderr.String())
 	var r measure.Report
 	require.NoError(t, json.Unmarshal(stdout.Bytes(), &r))
@@ -176,8 +176,8 @@ func TestRunGroups(t *testing.T) {
 			require.EqualValues(t, 1, *row.Hit, row.Name)
 		}
 		if row.Group == "read by share of hot keys" {
-			// Some gets take two reads, where two keys meet in one chain.
-			require.InDelta(t, 100-*row.X, *row.Cold*100, 20, row.Name)
+			// Until the store has learned the size of its records, some take two reads.
+			require.InDelta(t, 100-*row.X, *row.Cold*100, 25, row.Name)
 		}
 		if row.Efficiency != nil {
 			efficient++

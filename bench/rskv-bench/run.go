@@ -210,7 +210,7 @@ func noteReads(row *measure.Row, u kv.Usage) {
 	if u.Reads == 0 || len(row.Rates) == 0 {
 		return
 	}
-	row.Cold = ref(float64(u.Cold) / float64(u.Reads))
+	row.Cold = ref(min(float64(u.Cold)/float64(u.Reads), 1))
 	if u.DeviceReads > 0 {
 		row.Note("%.3f device reads and %.0f bytes read from the device for each get", float64(u.DeviceReads)/float64(u.Reads),
 			float64(u.DeviceRead)/float64(u.Reads))

@@ -254,7 +254,7 @@ func noteUsage(row *measure.Row, ops uint64, before, after kv.Usage) {
 	row.Note("%.1f MiB on disk, memory %d MiB", float64(after.Disk)/(1<<20), after.Memory>>20)
 	reads, cold := after.Reads-before.Reads, after.Cold-before.Cold
 	if reads > 0 {
-		row.Cold = ref(float64(cold) / float64(reads))
+		row.Cold = ref(min(float64(cold)/float64(reads), 1))
 		row.Note("%.2f%% of the reads were cold; %.3f device reads and %.0f bytes read for each operation", *row.Cold*100,
 			float64(after.DeviceReads-before.DeviceReads)/float64(max(ops, 1)), float64(after.DeviceRead-before.DeviceRead)/float64(max(ops, 1)))
 	}

@@ -39,7 +39,7 @@ type Row struct {
 	Rates      []float64 `json:"rates"` // one for each round
 	Rate       Spread    `json:"rate"`
 	Hit        *float64  `json:"hit,omitempty"`       // share of the reads that found their key
-	Cold       *float64  `json:"cold,omitempty"`      // share of the reads that went to the device
+	Cold       *float64  `json:"cold,omitempty"`      // reads of the device for records, divided by the reads, at most 1
 	CPU        *float64  `json:"cpu_ns_op,omitempty"` // processor time of the measured side in ns an operation
 	P50        *float64  `json:"p50_us,omitempty"`    // of one operation
 	P99        *float64  `json:"p99_us,omitempty"`
