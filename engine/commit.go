@@ -155,7 +155,7 @@ func (c *committer) begin() time.Duration {
 	if !c.cut() {
 		// No page for the commit record: the flusher wakes us when there is one.
 		c.waiting.Store(true)
-		if s.log.Full() {
+		if s.log.Stuck() {
 			c.answer(ErrDiskFull)
 		}
 		return fullWait
@@ -289,7 +289,7 @@ func (c *committer) flushing() time.Duration {
 			c.answer(err)
 			return 0
 		}
-		if s.log.Full() {
+		if s.log.Stuck() {
 			// The group stays and is written when there is room. Nobody waits
 			// for that, not even those who would be served by the next one.
 			c.takeWaiters()

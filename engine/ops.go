@@ -383,7 +383,9 @@ func (s *Session) failed(op *Op, out outcome) outcome {
 		if err := s.store.Err(); err != nil {
 			return op.fail(err)
 		}
-		if s.store.log.Full() || s.store.room.full.Load() {
+		// The reserve is for what makes room: that may wait for a page.
+		makesRoom := op.Kind == OpDelete || s.mover
+		if s.store.log.Stuck() || s.store.log.Full() && !makesRoom || s.store.room.full.Load() {
 			return op.fail(ErrDiskFull)
 		}
 	}

@@ -94,5 +94,5 @@ func (r *room) wait() <-chan struct{} {
 
 // refuses reports whether the session may not append such a record now.
 func (r *room) refuses(s *Session, kind record.Kind) bool {
-	return r.closed.Load() && kind != record.Tombstone && !s.mover
+	return (r.closed.Load() || r.store.log.Full()) && kind != record.Tombstone && !s.mover
 }

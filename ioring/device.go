@@ -164,6 +164,16 @@ type Device interface {
 	// for again.
 	Prepare(until int64)
 
+	// Reserve asks that room for so many segments, at most 1024, be kept on the
+	// disk for those to come: a write into a new segment takes it from there, and
+	// WriteMeta takes from it when it finds no room. It returns at once. What has
+	// been taken, or could not be made for want of room, is made by the next
+	// Reserve. What is there stays when the device is closed.
+	Reserve(segments int)
+	// Room says how many segments have room reserved for them at the moment, and
+	// whether more were asked for that there is no room for.
+	Room() (reserved int, full bool)
+
 	// Buffers is the device's staging memory for reads.
 	Buffers() *Buffers
 

@@ -36,6 +36,7 @@ type disk struct {
 
 	syncs    syncer
 	prepares preparer
+	reserves reserver
 
 	counters struct {
 		reads, readBytes, writes, writeBytes, syncs, errors atomic.Uint64
@@ -225,6 +226,19 @@ func (d *disk) Prepare(until int64) {
 	})
 }
 
+// Reserve implements Device.
+func (d *disk) Reserve(segments int) {
+	_ = d.whileOpen(func() error { // a closed device reserves nothing
+		d.reserves.ask(segments)
+		return nil
+	})
+}
+
+// Room implements Device.
+func (d *disk) Room() (reserved int, full bool) {
+	return int(d.volume.spareCount.Load()), d.volume.short.Load()
+}
+
 // Buffers implements Device.
 func (d *disk) Buffers() *Buffers { return d.buffers }
 
@@ -315,6 +329,7 @@ func (d *disk) Close() error {
 			<-d.idle
 		}
 		d.prepares.stop()
+		d.reserves.stop()
 		d.backend.stop()
 		d.syncs.stop()
 		d.closing = d.volume.close()

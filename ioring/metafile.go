@@ -172,6 +172,14 @@ func (v *volume) writeMeta(name string, data []byte) error {
 	if len(data) > metaSizeMax {
 		return fmt.Errorf("write metadata %s: %d bytes, at most %d", name, len(data), metaSizeMax)
 	}
+	err := v.writeMetaOnce(name, data)
+	if isFull(err) && v.stuck() == nil {
+		err = v.instead(err, func() error { return v.writeMetaOnce(name, data) })
+	}
+	return err
+}
+
+func (v *volume) writeMetaOnce(name string, data []byte) error {
 	w, err := v.createMeta(name)
 	if err != nil {
 		return err

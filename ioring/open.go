@@ -121,6 +121,7 @@ func Open(options Options) (Device, error) {
 	}
 	d.syncs.start(d)
 	d.prepares.init(d)
+	d.reserves.disk = d
 	return d, nil
 }
 

@@ -21,6 +21,7 @@ import (
 // Names in a volume's directory. Everything else in it is left alone.
 //
 //	seg26-0000000000000003   segment 3 of 2^26 bytes: addresses [3<<26, 4<<26)
+//	spare26-0                room for a segment, see reserve.go
 //	NAME.meta                metadata file NAME
 //	NAME.meta.7.new          a new content of it, being written as the 7th
 const (
@@ -45,6 +46,11 @@ type volume struct {
 
 	create sync.Mutex // held while one segment file is made, so that mu is never held over I/O
 	floor  int64      // highest bound of a discard; guarded by create
+	spares []string   // names of the reserve's files; guarded by create
+
+	spareCount atomic.Int64 // len(spares); written under create
+	wanted     atomic.Int64 // how many spares are wanted
+	short      atomic.Bool  // there was no room for all of them; written by the reserver
 
 	mu struct {
 		sync.RWMutex
@@ -111,6 +117,10 @@ func openVolume(path string, segmentSize int64, noDirect bool) (*volume, error) 
 		return nil, err
 	}
 	if err := v.removeLeftovers(); err != nil {
+		v.close()
+		return nil, err
+	}
+	if err := v.adoptSpares(); err != nil {
 		v.close()
 		return nil, err
 	}
@@ -296,7 +306,14 @@ func (v *volume) findOrMake(off int64) (*segment, error) {
 	if s, err := v.readable(off); err == nil {
 		return s, nil
 	}
-	s, err := v.makeSegment(off >> v.shift)
+	index := off >> v.shift
+	var s *segment
+	var err error
+	if name := segmentName(v.shift, index); v.takeSpare(name) {
+		s, err = v.openSegment(name, index, 0)
+	} else {
+		s, err = v.makeSegment(index)
+	}
 	if err != nil {
 		return nil, err
 	}

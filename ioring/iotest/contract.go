@@ -39,6 +39,7 @@ func Contract(t *testing.T, open func(t *testing.T) ioring.Device) {
 		{"SyncAfterWrites", contractSync},
 		{"Prepare", contractPrepare},
 		{"PrepareRandom", contractPrepareRandom},
+		{"Reserve", contractReserve},
 		{"Metadata", contractMeta},
 		{"MetadataStreams", contractStreams},
 		{"MetadataStreamsRandom", contractStreamsRandom},

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"syscall"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -33,6 +34,9 @@ type MemOptions struct {
 	Align ioring.Align
 	// Manual lets operations wait until Step or Run is called.
 	Manual bool
+	// Segments is how many segments there is room for, the reserve included; zero
+	// means any number. SetRoom changes it.
+	Segments int
 	// Seed other than zero takes waiting operations in an order drawn from it;
 	// with zero they are taken first come, first served.
 	Seed uint64
@@ -57,6 +61,9 @@ type Mem struct {
 		metas     map[string][]byte
 		ghosts    map[int64][]byte // discarded; a crash may bring them back
 		floor     int64            // highest bound of a discard
+		room      int              // segments there may be, with the reserve; 0: any number
+		spares    int              // segments' worth of room that is reserved
+		short     bool             // not all could be made
 		queue     []memOp
 		running   bool // somebody is taking ops from the queue
 		finished  uint64
@@ -145,6 +152,7 @@ func NewMem(options MemOptions) *Mem {
 	m.mu.metas = make(map[string][]byte)
 	m.mu.ghosts = make(map[int64][]byte)
 	m.mu.failAfter = -1
+	m.mu.room = options.Segments
 	m.mu.rng = rand.New(rand.NewPCG(options.Seed, 0))
 	return m
 }
@@ -281,6 +289,9 @@ func (m *Mem) write(op *ioring.Op, sum uint64) (int, error) {
 	if xxhash.Sum64(op.Buf) != sum {
 		panic(fmt.Sprintf("iotest: the memory of the write at %d changed while it was under way", op.Off))
 	}
+	if !m.makeRoom(op.Off / m.options.SegmentSize) {
+		return 0, fmt.Errorf("iotest: make segment: %w", syscall.ENOSPC)
+	}
 	err := m.change(Event{Kind: EventWrite, Off: op.Off, Len: len(op.Buf)}, func() {
 		m.mu.finished++
 		index := op.Off / m.options.SegmentSize
@@ -395,6 +406,7 @@ func (m *Mem) CrashImage(options CrashOptions) *Mem {
 	rng := rand.New(rand.NewPCG(options.Seed, 1))
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	image.mu.room = m.mu.room
 	for name, data := range m.mu.metas {
 		image.mu.metas[name] = slices.Clone(data)
 	}
@@ -531,7 +543,7 @@ func (m *Mem) Prepare(until int64) {
 	}
 	index := (until - 1) / size
 	m.mu.Lock()
-	wanted := m.wantedLocked(index)
+	wanted := m.wantedLocked(index) && m.freeLocked()
 	m.mu.Unlock()
 	if !wanted {
 		return

@@ -19,7 +19,8 @@ const (
 	Again
 	// Wait: no frame is free. Leave the section, wait for Space, start over.
 	Wait
-	// Full: no frame is free and none will be before the disk has room.
+	// Full: no frame is free and none will be before the disk has room, not even
+	// its reserve.
 	Full
 	// Failed: the log has failed for good, see Err.
 	Failed
@@ -57,7 +58,10 @@ func (l *Log) Allocate(size int) (record.Addr, unsafe.Pointer, Status) {
 // gets here per overshoot: the one whose add crossed the page's end. From off on
 // the rest of the old page is its own.
 func (l *Log) turn(page uint64, off, size uint32) (record.Addr, unsafe.Pointer, Status) {
-	frame := l.free.take()
+	var frame unsafe.Pointer
+	if l.hasRoom(page + 1) {
+		frame = l.free.take()
+	}
 	if frame == nil {
 		l.tail.Store(pack(page, off))
 		l.wake()
@@ -66,6 +70,7 @@ func (l *Log) turn(page uint64, off, size uint32) (record.Addr, unsafe.Pointer, 
 	l.enterPage(page, off, frame, size)
 	l.shiftReadOnly(l.mutableFrom(page + 1))
 	l.moveHead()
+	l.wake() // it looks for room ahead
 	l.appended.Add(uint64(size))
 	a := record.Addr((page+1)<<l.unitBits) + FirstOffset/record.Unit
 	return a, unsafe.Add(frame, FirstOffset), OK
@@ -80,11 +85,17 @@ func (l *Log) enterPage(page uint64, off uint32, frame unsafe.Pointer, size uint
 	l.tail.Store(pack(page+1, FirstOffset+size))
 }
 
+// hasRoom reports whether the disk has a place for page: what the log takes it must
+// be able to flush. On a full disk the caller of Allocate knows what may go on.
+func (l *Log) hasRoom(page uint64) bool {
+	return int64(page<<l.pageBits)/l.dev.SegmentSize() < l.room.Load() || l.fault.full.Load()
+}
+
 func (l *Log) whyNoFrame() Status {
 	switch {
 	case l.fault.err.Load() != nil:
 		return Failed
-	case l.fault.full.Load():
+	case l.fault.stuck.Load():
 		return Full
 	default:
 		return Wait
@@ -95,8 +106,12 @@ func (l *Log) whyNoFrame() Status {
 // log's state has changed. Take it first, then look at Ready, then wait.
 func (l *Log) Space() <-chan struct{} { return l.space.wait() }
 
-// Ready reports whether an Allocate that had to wait may have better luck.
-func (l *Log) Ready() bool { return l.free.count.Load() > 0 || l.whyNoFrame() != Wait }
+// Ready reports whether an Allocate that had to wait may have better luck. While
+// the disk is full, Space comes again and again.
+func (l *Log) Ready() bool {
+	page, _ := unpack(l.tail.Load())
+	return l.free.count.Load() > 0 && l.hasRoom(page+1) || l.whyNoFrame() != Wait
+}
 
 // mutableFrom is where readOnly belongs while page is the tail page.
 func (l *Log) mutableFrom(page uint64) record.Addr {

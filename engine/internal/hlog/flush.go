@@ -19,6 +19,12 @@ const (
 	flushDepth = 8
 	// fullRetry is how long the flusher waits before it tries a full disk again.
 	fullRetry = 50 * time.Millisecond
+	// reserveSegments is how many segments of room are kept for tombstones,
+	// compaction and commits, which are what makes room again. See Full.
+	reserveSegments = 2
+	// roomPoll is how often the flusher looks whether room has been made: a file
+	// of a segment's size takes a disk about that long.
+	roomPoll = time.Millisecond
 )
 
 // flusher is the state of the flush task. Fields without a note are owned by
@@ -30,6 +36,8 @@ type flusher struct {
 	queue   []*flushOp
 	spare   []*flushOp
 	retryAt int64 // clock time before which a full disk is not tried again
+	lookAt  int64 // clock time before which a full disk is not asked for its reserve again
+	half    int64 // half segments below the tail when the device was last asked for its reserve, plus 1
 
 	mu sync.Mutex
 	// finished is guarded by mu: writes whose Done has been called.
@@ -49,8 +57,11 @@ type fault struct {
 	// err is set once, when a write or sync failed for another reason than a
 	// full disk: what is in memory can then not be trusted to reach the disk.
 	err atomic.Pointer[error]
-	// full is true while the device answers that it has no room.
+	// full is true while the device has no room but its reserve, or not even that.
 	full atomic.Bool
+	// stuck is true while the device answers that it has no room at all: writes
+	// wait in the queue.
+	stuck atomic.Bool
 }
 
 // Err returns why the log has failed for good, or nil.
@@ -61,8 +72,22 @@ func (l *Log) Err() error {
 	return nil
 }
 
-// Full reports whether the device has no room at the moment.
+// Full reports whether the disk is full at the moment. The device is asked to keep
+// room for all that is in memory only, and reserveSegments more:
+//
+//	  on disk, or a segment is there | room reserved         | 2 segments
+//	|--------------------------------|-----------------------|------------|
+//	                              flushed                   tail
+//
+// When there is no room for that the log is full, although everything that is in
+// it can still be flushed and become durable. What is left is for tombstones,
+// compaction and commits; the caller of Allocate sees to it that nothing else
+// takes from it.
 func (l *Log) Full() bool { return l.fault.full.Load() }
+
+// Stuck reports whether not even the reserve has room: nothing becomes durable
+// until there is some.
+func (l *Log) Stuck() bool { return l.fault.stuck.Load() }
 
 // Fail makes the log fail for good, and wakes everyone who waits for it. The
 // first reason stays.
@@ -87,7 +112,41 @@ func (l *Log) FlushStep(now int64) time.Duration {
 	if l.issue() {
 		return 0
 	}
+	if again := l.lookForRoom(now); wait < 0 {
+		wait = again
+	}
 	return wait
+}
+
+// lookForRoom keeps the device's reserve as large as it has to be, says how far the
+// tail may go, and whether the disk is full. Whoever waits for space looks again
+// then, since it depends on what is to be written whether there is any. It returns
+// how long to wait before the next look, negative if nothing is expected.
+func (l *Log) lookForRoom(now int64) time.Duration {
+	f, size := &l.flush, l.dev.SegmentSize()
+	tail := l.Tail().Bytes()
+	_, end := l.dev.Extent()
+	have := max(end, l.Flushed().Bytes()) / size
+	// The segment of the tail and, from its middle on, the next one.
+	need := (tail+size/2)/size + 1
+	if half := 2 * tail / size; half+1 != f.half || l.fault.full.Load() && now >= f.lookAt {
+		f.half, f.lookAt = half+1, now+int64(fullRetry)
+		l.dev.Reserve(int(max(need-have, 0)) + reserveSegments)
+	}
+	reserved, short := l.dev.Room()
+	full := short || l.fault.stuck.Load()
+	// What is there goes to the log first, what is left is the reserve.
+	moved := l.room.Swap(have+max(int64(reserved)-reserveSegments, 0)) < need
+	if was := l.fault.full.Swap(full); was || full || moved {
+		l.space.broadcast()
+	}
+	switch {
+	case full:
+		return fullRetry
+	case l.room.Load() < need:
+		return roomPoll // it is being made
+	}
+	return -1
 }
 
 // collect takes over the writes that have finished.
@@ -145,13 +204,14 @@ func (l *Log) resubmit(now int64) time.Duration {
 			again = append(again, &op.Op)
 		}
 	}
-	if !full && l.fault.full.CompareAndSwap(true, false) {
+	if !full && l.fault.stuck.CompareAndSwap(true, false) {
 		l.space.broadcast()
 	}
 	if len(again) == 0 {
 		return -1
 	}
-	if l.fault.full.CompareAndSwap(false, true) {
+	if l.fault.stuck.CompareAndSwap(false, true) {
+		l.fault.full.Store(true)
 		f.retryAt = now + int64(fullRetry)
 		l.space.broadcast()
 	}

@@ -48,8 +48,9 @@ func newRig(t testing.TB, pages int, seed uint64, wrap func(*iotest.Mem) ioring.
 	return r
 }
 
-// put allocates and writes a record of size bytes.
+// put allocates and writes a record of size bytes, with room on the disk.
 func (r *rig) put(size int) (record.Addr, Status) {
+	r.lookForRoom(r.now)
 	r.slot.Enter()
 	defer r.slot.Exit()
 	a, p, status := r.Allocate(size)

@@ -126,6 +126,10 @@ type Log struct {
 	flushed      atomic.Uint64 // written by the flusher task
 	durable      atomic.Uint64 // written by the committer
 
+	// room is the first segment of the address space that no room is known for.
+	// Atomic; written by the flusher task.
+	room atomic.Int64
+
 	safeTarget atomic.Uint64 // where safeReadOnly may go, were it not for unfinished
 	unfinished atomic.Bool   // a commit record waits for its payload, see FinishCut
 
