@@ -195,3 +195,42 @@ func TestCompact_FullOfLive(t *testing.T) {
 	n.Close()
 	require.NoError(t, s.Close())
 }
+
+// TestCompact_IndexEntries: a store whose keys come and go fills its index with
+// entries of keys that are gone.
+func TestCompact_IndexEntries(t *testing.T) {
+	s := openOn(t, newMem(), nil)
+	n := s.NewSession()
+	const keys = 5000
+	entries := func() (count int) {
+		s.index.Range(func(_, _ uint64) bool { count++; return true })
+		return count
+	}
+	require.NoError(t, n.Put([]byte("stays"), []byte("x")))
+	for round := range 5 {
+		for i := range keys {
+			require.NoError(t, n.Put(key64(round*keys+i), make([]byte, 100)))
+		}
+		for i := range keys {
+			there, err := n.Delete(key64(round*keys + i))
+			require.NoError(t, err)
+			require.True(t, there)
+		}
+		require.NoError(t, n.Put([]byte("pad"), make([]byte, pageSizeMin/4)))
+		require.NoError(t, n.Put([]byte("pad"), make([]byte, pageSizeMin/4)))
+		syncStore(t, s)
+		for range 3 { // the last page, which is not full, stays
+			require.NoError(t, n.Put([]byte("pad"), make([]byte, 60<<10)))
+			require.NoError(t, n.Put([]byte("pad"), make([]byte, 60<<10)))
+			syncStore(t, s)
+			compact(t, s, 0)
+		}
+		require.Eventually(t, func() bool { return entries() < keys/2 }, 10*time.Second, time.Millisecond, "round %d", round)
+	}
+	require.Positive(t, s.Stats().IndexSwept)
+	_, err := n.Get([]byte("stays"), nil)
+	require.NoError(t, err)
+	n.Close()
+	checkStore(t, s)
+	require.NoError(t, s.Close())
+}

@@ -19,7 +19,7 @@ import (
 //	|== pass ========|----------------------------------------|
 //	   live records -------------------------------------------> copies
 //
-//	idle -> copying -> committing -> freeing -> idle
+//	idle -> copying -> committing -> freeing -> sweeping -> idle
 //
 // Copying looks at every record below until, in order, and copies the live ones
 // (see move.go). Then begin is raised in memory: whoever looks below it finds
@@ -40,6 +40,7 @@ const (
 	compactIdle       compactState = iota // nothing is under way
 	compactCopying                        // live records go to the tail
 	compactCommitting                     // the commit of the copies is under way
+	compactSweeping                       // index entries that lead nowhere are removed
 )
 
 const (
@@ -96,8 +97,10 @@ type compactor struct {
 	reader  *pageReader
 	page    []byte // being looked at; nil: none
 	base    record.Addr
-	found   []uint32 // offsets of its records, in units, that have to be moved
-	next    int      // of these
+	found   []uint32    // offsets of its records, in units, that have to be moved
+	next    int         // of these
+	row     uint64      // of the index, to be swept next
+	drained atomic.Bool // nobody is left in a section that began before the sweep; set by an epoch action
 	ops     [compactGroup]Op
 
 	// cycle is a run of passes over the whole log as it was when it began.
@@ -141,6 +144,8 @@ func (c *compactor) step() time.Duration {
 		wait = c.copy()
 	case compactCommitting:
 		wait = c.committing()
+	case compactSweeping:
+		wait = c.sweep()
 	}
 	return wait
 }
@@ -365,7 +370,31 @@ func (c *compactor) committing() time.Duration {
 	}
 	c.durable = c.until
 	c.recount()
-	return c.finish(c.free())
+	c.finish(c.free())
+	c.state, c.row = compactSweeping, 0
+	c.drained.Store(false)
+	c.store.epoch.Bump(func() {
+		c.drained.Store(true)
+		c.task.Wake()
+	})
+	return 0
+}
+
+// sweepRows is how many rows of the index are swept in a step: some 100 us.
+const sweepRows = 4096
+
+// sweep removes index entries that lead below begin, when everybody has left who
+// may have seen something there.
+func (c *compactor) sweep() time.Duration {
+	if !c.drained.Load() {
+		return -1
+	}
+	next, removed := c.store.index.Sweep(c.row, sweepRows, c.until)
+	c.store.stats.swept.Add(uint64(removed))
+	if c.row = next; next == 0 {
+		c.state = compactIdle
+	}
+	return 0
 }
 
 // recount corrects the estimate of live bytes: when passes have gone over the
@@ -516,7 +545,7 @@ func (c *compactor) stop() {
 		_ = c.reader.close() // memory that goes with the process
 		c.reader = nil
 	}
-	if c.state != compactIdle || asked != nil {
+	if c.state == compactCopying || c.state == compactCommitting || asked != nil {
 		c.request = asked
 		c.finish(ErrClosed)
 	}

@@ -61,6 +61,7 @@ type Stats struct {
 	Compactions uint64 `json:"compactions"` // passes that ended well
 	CompactErr  uint64 `json:"compactions_failed"`
 	Scanned     uint64 `json:"compact_scanned_bytes"`
+	IndexSwept  uint64 `json:"index_entries_removed"`
 	Moved       uint64 `json:"compact_copied_bytes"`
 	// WriteAmplification is how many bytes of log were written for one that users
 	// appended.
@@ -101,6 +102,7 @@ type counters struct {
 	warmed            atomic.Uint64
 	moved             atomic.Uint64
 	compactScanned    atomic.Uint64
+	swept             atomic.Uint64 // index entries removed
 	compactions       atomic.Uint64
 	compactionsFailed atomic.Uint64
 	freed             atomic.Uint64 // address below which segments have been freed, in units
@@ -189,6 +191,7 @@ func (s *Store) Stats() Stats {
 	st.LogFreed, st.LiveBytes = record.Addr(c.freed.Load()).Bytes(), s.liveBytes.Load()
 	st.DiskUsed, st.DiskBudget = s.room.used(), s.opt.Disk
 	st.Compactions, st.CompactErr = c.compactions.Load(), c.compactionsFailed.Load()
+	st.IndexSwept = c.swept.Load()
 	st.Scanned, st.Moved = c.compactScanned.Load(), c.moved.Load()
 	st.WriteAmplification = 1
 	if users := st.LogAppended - st.Moved; st.LogAppended > st.Moved {

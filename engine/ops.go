@@ -485,6 +485,7 @@ type observation struct {
 	w1     uint64      // its word 1
 	stable bool        // it could not change any more when it was seen
 	above  record.Addr // nothing for the key above this address, if addr is 0
+	begin  record.Addr // of the log when it was seen, if addr is 0
 }
 
 // plan is a change that needs something done outside of a section before it can
@@ -508,7 +509,7 @@ func (s *Session) modify(op *Op, hash uint64, at *place) outcome {
 			if op.Kind == opMoveChunk {
 				return op.answer(false)
 			}
-			seen.above = at.head
+			seen.above, seen.begin = at.head, s.begin
 		case inMemory:
 			ok := false
 			if seen, ok = s.observe(at); !ok {
@@ -670,7 +671,7 @@ func (s *Session) publish(op *Op, hash uint64, at *place, seen *observation, val
 		}
 		var ok bool
 		if seen.addr == 0 {
-			if !s.nothingAbove(at, seen.above) {
+			if !s.nothingAbove(at, seen) {
 				return finished, true
 			}
 			before := record.Tombstone
@@ -697,18 +698,18 @@ func (s *Session) publish(op *Op, hash uint64, at *place, seen *observation, val
 }
 
 // nothingAbove reports whether the walk that ended at this place proves that the
-// key has no record above limit.
-func (s *Session) nothingAbove(at *place, limit record.Addr) bool {
+// key has no record above the one that was observed.
+func (s *Session) nothingAbove(at *place, seen *observation) bool {
 	switch at.kind {
 	case inMemory:
 		return false
 	case disk:
 		// Everything in memory was looked at, so what is left is at or below
 		// this address.
-		return at.addr <= limit
+		return at.addr <= seen.above
 	}
-	// A tombstone may have come and gone with the log below Begin.
-	return at.head <= limit
+	// If the log begins later now, a tombstone may have come and gone with it.
+	return s.begin == seen.begin
 }
 
 // supersede puts a new value in the place of the record that was observed.

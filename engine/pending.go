@@ -481,7 +481,7 @@ func (s *Session) recordArrived(p *pendingOp, r *readOp, fn func(*Op)) {
 			p.op.answer(false)
 			s.finish(p, fn)
 		default:
-			s.settle(p, observation{above: p.head}, fn)
+			s.settle(p, observation{above: p.head, begin: p.begin}, fn)
 		}
 	case readFound:
 		if p.op.Kind == opMove {
@@ -493,7 +493,7 @@ func (s *Session) recordArrived(p *pendingOp, r *readOp, fn func(*Op)) {
 			s.finish(p, fn)
 			return
 		}
-		seen := observation{above: p.head, value: p.value, found: record.KindOf(w1) != record.Tombstone}
+		seen := observation{above: p.head, begin: p.begin, value: p.value, found: record.KindOf(w1) != record.Tombstone}
 		if !seen.found {
 			seen.value = nil // a record deleted in place still has its old value
 		}
