@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -79,7 +80,8 @@ type compactor struct {
 		stopped   bool
 	}
 	waitTail atomic.Uint64 // no pass for the live ratio's sake below this tail
-	stuck    atomic.Bool   // the last pass failed, or everything is live
+	stuck    atomic.Bool   // the last pass failed
+	allLive  atomic.Int64  // from so many live bytes on, passes have freed nothing
 
 	state     compactState
 	request   *compactRequest
@@ -181,7 +183,15 @@ func (c *compactor) start() time.Duration {
 	units := record.Addr(s.opt.PageSize / record.Unit)
 	c.until = min(limit, c.unlinked()) &^ (units - 1)
 	if c.until <= c.begin {
-		return c.finish(nil)
+		asked := c.request != nil
+		c.finish(nil)
+		if asked {
+			return 0
+		}
+		if s.log.Durable() < s.log.Tail() {
+			s.Commit(func(uint64, error) {}) // what is not durable cannot be compacted
+		}
+		return compactPoll
 	}
 	m := s.manifestUntil(c.until)
 	var err error
@@ -410,10 +420,13 @@ func (c *compactor) recount() {
 	if c.until < c.cycleTail || c.cycleScanned == 0 {
 		return
 	}
+	c.allLive.Store(math.MaxInt64)
 	if c.cycleCopied > c.cycleScanned/8*7 {
-		// What seemed dead was live. The next pass waits for a quarter more log.
-		total := (s.log.Tail() - s.log.Begin())
+		// What seemed dead was live. The next pass waits for a quarter more log,
+		// or for something to be deleted.
+		total := s.log.Tail() - s.log.Begin()
 		s.liveBytes.Store(total.Bytes())
+		c.allLive.Store(total.Bytes() - s.dev.SegmentSize())
 		c.waitTail.Store(uint64(s.log.Tail() + total/4))
 	}
 	c.cycleTail = 0

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 
@@ -37,6 +38,7 @@ const (
 
 func (r *room) init(s *Store) {
 	r.store = s
+	s.compaction.allLive.Store(math.MaxInt64)
 	r.event = make(chan struct{})
 }
 
@@ -66,7 +68,7 @@ func (r *room) look() {
 	}
 	limit := s.opt.Disk - reserveSegments*s.dev.SegmentSize()
 	closed := r.used() >= limit
-	r.full.Store(closed && (s.liveBytes.Load() >= limit || s.compaction.stuck.Load()))
+	r.full.Store(closed && (s.liveBytes.Load() >= min(limit, s.compaction.allLive.Load()) || s.compaction.stuck.Load()))
 	if r.closed.Load() == closed && !r.full.Load() {
 		return
 	}
