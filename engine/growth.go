@@ -64,8 +64,16 @@ func (s *Store) openIndex() (err error) {
 	return err
 }
 
-// indexRoom reports whether the index may take so many bytes.
-func (s *Store) indexRoom(bytes int64) bool { return bytes <= s.budget.index }
+// indexRoom reports whether the index may take so many bytes. If so, the growth
+// task takes them from the log.
+func (s *Store) indexRoom(bytes int64) bool {
+	if bytes > s.indexShare() {
+		return false
+	}
+	s.memory.index.Store(bytes)
+	s.growth.task.Wake()
+	return true
+}
 
 // noteIndexBits notes a size that the index once had.
 func (s *Store) noteIndexBits(bits uint32) {
@@ -99,6 +107,9 @@ func (g *growth) step() time.Duration {
 		return time.Millisecond // Open is still starting the tasks
 	}
 	s := g.store
+	if err := s.resizeLog(); err != nil {
+		s.opt.Logger.Warn("log keeps the memory that the index needs", slog.Any("error", err))
+	}
 	now := s.opt.Clock.Monotonic
 	for end := now() + int64(growthSlice); ; {
 		s.index.Prepare()
@@ -129,6 +140,6 @@ func (g *growth) report() {
 	}
 	if g.limit = st.Limit; g.limit != index.NotLimited {
 		log.Warn("index should grow but cannot", slog.String("limit", g.limit.String()),
-			slog.Int64("buckets", st.Buckets), slog.Int64("bytes", st.Bytes), slog.Int64("bytes_max", g.store.budget.index))
+			slog.Int64("buckets", st.Buckets), slog.Int64("bytes", st.Bytes), slog.Int64("bytes_max", g.store.indexShare()))
 	}
 }

@@ -111,8 +111,17 @@ func (a *assembly) leave() bool {
 // largeBudget bounds the memory of large values on their way to a caller.
 type largeBudget struct {
 	mu    sync.Mutex
-	limit int64 // immutable after Open; at least twice the largest value
+	limit int64 // guarded by mu; at least twice the largest value
 	used  int64 // guarded by mu
+}
+
+// largeLimit is the part of a budget that large values may take.
+func largeLimit(memory int64, maxValue int) int64 { return max(memory/8, 2*int64(maxValue)) }
+
+func (b *largeBudget) setLimit(limit int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.limit = limit
 }
 
 // take reports whether n more bytes may be used. One value may always be on its

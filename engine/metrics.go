@@ -175,7 +175,7 @@ func (s *Store) Stats() Stats {
 		Keys: s.Len(), Version: s.ledgers.version.Load(), Durable: s.commit.durable.Load(), State: "ok",
 		LogBegin: s.log.Begin().Bytes(), LogHead: s.log.Head().Bytes(), LogReadOnly: s.log.ReadOnly().Bytes(),
 		LogFlushed: s.log.Flushed().Bytes(), LogDurable: s.log.Durable().Bytes(), LogTail: s.log.Tail().Bytes(),
-		Memory: s.opt.Memory, MemoryIndex: idx.Bytes, MemoryIndexMax: s.budget.index,
+		Memory: s.Memory(), MemoryIndex: idx.Bytes, MemoryIndexMax: s.indexShare(),
 		MemoryLog: s.log.Memory(), MemoryBuffers: s.budget.buffers,
 		IndexBuckets: uint64(idx.Buckets), IndexOverflow: uint64(idx.OverflowUsed), IndexOverflowSize: uint64(idx.OverflowMax),
 		IndexTagBits: idx.TagBits, IndexGrowing: idx.Growing, IndexDoublings: idx.Doublings, IndexLimit: idx.Limit.String(),

@@ -51,6 +51,7 @@ type Store struct {
 	ledgers     ledgerTable
 	checkpoints checkpointer
 	growth      growth
+	memory      memory
 	warm        warmer
 	compaction  compactor
 	room        room
@@ -231,7 +232,8 @@ func (s *Store) allocate(m *manifest.Manifest) error {
 	s.seed = m.HashSeed
 	s.inline = inlineMax
 	s.align = int64(s.dev.Align().Offset)
-	s.large.limit = max(s.opt.Memory/8, 2*int64(s.opt.MaxValue))
+	s.memory.budget.Store(s.opt.Memory)
+	s.large.limit = largeLimit(s.opt.Memory, s.opt.MaxValue)
 	s.epoch = epoch.New()
 	return s.openIndex()
 }
@@ -267,8 +269,9 @@ func (s *Store) writeManifest() error {
 }
 
 func (s *Store) openLog(m *manifest.Manifest) (err error) {
+	s.memory.index.Store(indexBytes(int(s.index.Bits())))
 	s.log, err = hlog.New(hlog.Options{
-		Device: s.dev, Epoch: s.epoch, PageBits: m.PageBits, Pages: s.budget.pages,
+		Device: s.dev, Epoch: s.epoch, PageBits: m.PageBits, Pages: s.logPages(),
 		StoreID: m.StoreID, Generation: m.Generation, Begin: max(m.Begin, s.recovery.begin),
 		Start: m.Spans[len(m.Spans)-1].Start,
 		Wake:  func() { s.flush.Wake() },
@@ -284,7 +287,7 @@ func (s *Store) report() {
 	info := s.dev.Info()
 	s.opt.Logger.Info("store open",
 		slog.String("backend", info.Backend), slog.String("why", info.Why), slog.String("detail", info.Detail),
-		slog.Int64("memory", s.opt.Memory), slog.Int64("index", s.budget.index),
+		slog.Int64("memory", s.opt.Memory), slog.Int64("index", s.memory.index.Load()),
 		slog.Int64("log", s.log.Memory()), slog.Int64("buffers", s.budget.buffers),
 		slog.Uint64("version", s.recovery.Version), slog.Int64("keys", s.recovery.Keys),
 		slog.Uint64("records", s.recovery.Records), slog.Int64("bytes", s.recovery.Bytes),
@@ -353,7 +356,11 @@ func (s *Store) Len() int64 { return s.live.Load() }
 func (s *Store) Info() ioring.Info { return s.dev.Info() }
 
 // Options returns the options in force, defaults filled in.
-func (s *Store) Options() Options { return s.opt }
+func (s *Store) Options() Options {
+	opt := s.opt
+	opt.Memory = s.Memory()
+	return opt
+}
 
 // Recovery says what Open found.
 func (s *Store) Recovery() Recovery { return s.recovery }

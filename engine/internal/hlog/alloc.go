@@ -115,10 +115,11 @@ func (l *Log) Ready() bool {
 
 // mutableFrom is where readOnly belongs while page is the tail page.
 func (l *Log) mutableFrom(page uint64) record.Addr {
-	if page <= l.roLag {
+	lag := l.limits.Load().roLag
+	if page <= lag {
 		return 0
 	}
-	return record.Addr((page - l.roLag) << l.unitBits)
+	return record.Addr((page - lag) << l.unitBits)
 }
 
 // shiftReadOnly moves readOnly to a page border and, once every session knows,

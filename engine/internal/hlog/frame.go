@@ -14,17 +14,21 @@ import (
 // freed last is the warmest.
 type frameList struct {
 	mu sync.Mutex
-	// frames is guarded by mu.
-	frames []unsafe.Pointer
-	count  atomic.Int64 // len(frames), to be read without mu
+	// All but count are guarded by mu.
+	frames   []unsafe.Pointer
+	parked   []unsafe.Pointer // out of use, without memory
+	blocks   []*ioring.Memory // what frames are made of
+	pageSize int64
+	total    int          // frames in use or free
+	limit    int          // of them
+	count    atomic.Int64 // len(frames), to be read without mu
 }
 
 func (f *frameList) init(memory *ioring.Memory, pageSize uint32) {
-	n := memory.Size() / int64(pageSize)
-	for i := n - 1; i >= 0; i-- {
-		f.frames = append(f.frames, unsafe.Add(memory.Pointer(), i*int64(pageSize)))
-	}
-	f.count.Store(n)
+	n := int(memory.Size() / int64(pageSize))
+	f.limit = n
+	f.addLocked(memory, n, int64(pageSize))
+	f.count.Store(int64(n))
 }
 
 // take returns a free frame, or nil. The frame's content is arbitrary.
@@ -44,6 +48,10 @@ func (f *frameList) take() unsafe.Pointer {
 func (f *frameList) give(p unsafe.Pointer) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.total > f.limit {
+		f.parkLocked(p)
+		return
+	}
 	f.frames = append(f.frames, p)
 	f.count.Store(int64(len(f.frames)))
 }
@@ -78,11 +86,12 @@ func (l *Log) fill(page uint64, off, end uint32) {
 // beyond what has been flushed.
 func (l *Log) moveHead() {
 	tailPage, _ := unpack(l.tail.Load())
-	want := tailPage + 1 + l.slack
-	if want <= uint64(l.pages) {
+	limits := l.limits.Load()
+	want := tailPage + 1 + limits.slack
+	if want <= uint64(limits.pages) {
 		return
 	}
-	target := record.Addr(min((want-uint64(l.pages))<<l.unitBits, l.flushed.Load())) &^ l.unitMask
+	target := record.Addr(min((want-uint64(limits.pages))<<l.unitBits, l.flushed.Load())) &^ l.unitMask
 	if target <= l.Head() || !l.raiseHead(target) {
 		return
 	}

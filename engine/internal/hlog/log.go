@@ -97,13 +97,9 @@ type Log struct {
 	pageSize   uint32
 	unitBits   uint8       // log2 of the units of a page
 	unitMask   record.Addr // units of a page - 1
-	pages      int
-	slack      uint64 // frames kept free ahead of the tail
-	roLag      uint64 // pages that stay mutable behind the tail page
 	seed       record.Seed
 	generation uint64
 	wake       func()
-	memory     *ioring.Memory
 	tableMask  uint64
 
 	// table maps page & tableMask to its frame. Atomic; written by the owner of
@@ -133,6 +129,8 @@ type Log struct {
 	safeTarget atomic.Uint64 // where safeReadOnly may go, were it not for unfinished
 	unfinished atomic.Bool   // a commit record waits for its payload, see FinishCut
 
+	limits atomic.Pointer[limits] // written by SetPages
+
 	headMu sync.Mutex // held while head or safeHead is moved
 
 	free  frameList
@@ -154,23 +152,19 @@ func New(opt Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("log memory: %w", err)
 	}
-	tableSize := uint64(1)
-	for tableSize < uint64(opt.Pages) {
-		tableSize <<= 1
-	}
 	l := &Log{
-		dev: opt.Device, epoch: opt.Epoch, wake: opt.Wake, memory: memory,
+		dev: opt.Device, epoch: opt.Epoch, wake: opt.Wake,
 		pageBits: opt.PageBits, pageSize: 1 << opt.PageBits,
 		unitBits: opt.PageBits - 4, unitMask: record.Addr(1)<<(opt.PageBits-4) - 1,
-		pages: opt.Pages, slack: slackPages(opt.Pages), roLag: mutablePages(opt.Pages),
 		seed:       record.NewSeed(opt.StoreID, opt.Generation),
 		generation: opt.Generation,
-		tableMask:  tableSize - 1,
-		table:      make([]unsafe.Pointer, tableSize),
+		tableMask:  PagesMax - 1,
+		table:      make([]unsafe.Pointer, PagesMax),
 	}
 	if opt.Start&l.unitMask != 0 {
 		panic(fmt.Sprintf("hlog: start %v is not a page border", opt.Start))
 	}
+	l.limits.Store(newLimits(opt.Pages))
 	l.space.init()
 	l.free.init(memory, l.pageSize)
 	for _, m := range []*atomic.Uint64{&l.readOnly, &l.head, &l.safeTarget, &l.safeReadOnly, &l.safeHead, &l.sealed, &l.flushed, &l.durable} {
@@ -196,7 +190,7 @@ func mutablePages(pages int) uint64 {
 }
 
 // Free gives the frames back. Nobody may be in a section, nothing in flight.
-func (l *Log) Free() error { return l.memory.Free() }
+func (l *Log) Free() error { return l.free.close() }
 
 // PageSize is the page size in bytes.
 func (l *Log) PageSize() int { return int(l.pageSize) }
@@ -225,8 +219,8 @@ func (l *Log) Tail() record.Addr {
 	return record.Addr(page<<l.unitBits) + record.Addr(min(off, l.pageSize)/record.Unit)
 }
 
-// Memory is the number of bytes reserved for frames.
-func (l *Log) Memory() int64 { return l.memory.Size() }
+// Memory is the number of bytes that frames may take.
+func (l *Log) Memory() int64 { return int64(l.limits.Load().pages) * int64(l.pageSize) }
 
 // Appended is the number of bytes of records given out since the log was opened.
 func (l *Log) Appended() uint64 { return l.appended.Load() }

@@ -46,7 +46,8 @@ func (l *Log) WarmStart() (page record.Addr, frame []byte, ok bool) {
 // next page turns.
 func (l *Log) hasRoomFor(page record.Addr) bool {
 	tailPage, _ := unpack(l.tail.Load())
-	return tailPage+1+l.slack-uint64(page)>>l.unitBits <= uint64(l.pages)
+	limits := l.limits.Load()
+	return tailPage+1+limits.slack-uint64(page)>>l.unitBits <= uint64(limits.pages)
 }
 
 // WarmEnd makes the page reserved last, whose records the caller has read and

@@ -150,7 +150,8 @@ func (l Limit) String() string {
 // Footprint is what an index of 2^bits buckets takes at most, in bytes, if it may
 // have so many overflow buckets at least.
 func Footprint(bits uint8, overflow int) int64 {
-	return bucketSize * (1<<bits + int64(overflowLimit(bits, overflow)))
+	pool := bucketSize * int64(overflowLimit(bits, overflow))
+	return bucketSize<<bits + (pool+poolStep-1)/poolStep*poolStep
 }
 
 func overflowLimit(bits uint8, overflow int) uint64 {
