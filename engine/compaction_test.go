@@ -234,3 +234,48 @@ func TestCompact_IndexEntries(t *testing.T) {
 	checkStore(t, s)
 	require.NoError(t, s.Close())
 }
+
+// TestCompact_Sieve: a sieve takes a live record for a dead one, or copies one
+// that is dead.
+func TestCompact_Sieve(t *testing.T) {
+	seed := newSeed(t)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	s := openOn(t, newMem(), func(o *Options) { o.Memory = 33 << 20 })
+	n := s.NewSession()
+	const keys = 120_000
+	versions := make([]uint64, keys)
+	for number := uint64(1); number < 6*keys; number++ {
+		i := rng.IntN(keys)
+		versions[i] = number
+		if number%(keys/8) == 0 {
+			syncStore(t, s) // makes the next write of a key a new record
+		}
+		if number%5 == 0 {
+			versions[i] = 0
+			_, err := n.Delete(key64(i))
+			require.NoError(t, err)
+			continue
+		}
+		require.NoError(t, n.Put(key64(i), valueOf(uint64(i), number, 120)))
+	}
+	syncStore(t, s)
+	require.Greater(t, s.log.Head(), s.log.Tail()/4, "most of the log has to be on disk")
+	before := s.Stats()
+	res := compact(t, s, s.log.Tail().Bytes()/2)
+	st := s.Stats()
+	require.Less(t, st.ColdReads-before.ColdReads, uint64(res.Scanned/160/4), "records were looked up one by one")
+	require.Less(t, res.Copied, res.Scanned)
+	require.Equal(t, before.MemoryLog, st.MemoryLog, "the sieve's memory did not come back")
+	for i, version := range versions {
+		value, err := n.Get(key64(i), nil)
+		if version == 0 {
+			require.ErrorIs(t, err, ErrNotFound)
+			continue
+		}
+		require.NoError(t, err)
+		require.NoError(t, valueIs(value, uint64(i), version, 120))
+	}
+	n.Close()
+	checkStore(t, s)
+	require.NoError(t, s.Close())
+}

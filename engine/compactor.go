@@ -20,7 +20,7 @@ import (
 //	|== pass ========|----------------------------------------|
 //	   live records -------------------------------------------> copies
 //
-//	idle -> copying -> committing -> freeing -> sweeping -> idle
+//	idle [-> filling -> striking] -> copying -> committing -> freeing -> sweeping -> idle
 //
 // Copying looks at every record below until, in order, and copies the live ones
 // (see move.go). Then begin is raised in memory: whoever looks below it finds
@@ -33,12 +33,17 @@ import (
 // hence also below until, and goes with it. Reads under way when begin moves find
 // that out by themselves, see readStale.
 //
+// Whether a record is live the index tells, see move.go, or, where that would take
+// a random read for each, a sieve over the whole log, see sieve.go.
+//
 // A large value is written anew when one of its chunks is met, see opMoveChunk. A
 // chunk that is not linked yet keeps until from passing it.
 type compactState uint8
 
 const (
 	compactIdle       compactState = iota // nothing is under way
+	compactFilling                        // the sieve learns the keys of the region
+	compactStriking                       // and which of them have newer records
 	compactCopying                        // live records go to the tail
 	compactCommitting                     // the commit of the copies is under way
 	compactSweeping                       // index entries that lead nowhere are removed
@@ -58,6 +63,9 @@ const (
 	// which is enough where three quarters are live.
 	compactPace   = 64 << 20
 	compactFactor = 4
+	// compactBehind is the part of the wanted live ratio below which passes have
+	// fallen behind, and do not wait either.
+	compactBehind = 0.8
 )
 
 type compactRequest struct {
@@ -88,9 +96,15 @@ type compactor struct {
 	result    CompactResult
 	began     int64  // clock
 	moved     uint64 // bytes copied when the pass began
+	passBegan int64  // the same for the part of it that is under way
+	passMoved uint64
 	appended  uint64 // bytes appended when it began
 	begin     record.Addr
 	until     record.Addr
+	target    record.Addr // where a pass that was asked for has to get to
+	sieve     *sieve      // nil: none
+	sieved    record.Addr // up to where it has looked
+	read      int64       // bytes read since the pass began
 	notBefore int64
 	err       error
 	durable   record.Addr // begin according to the last commit
@@ -142,6 +156,8 @@ func (c *compactor) step() time.Duration {
 	switch c.state {
 	case compactIdle:
 		wait = c.start()
+	case compactFilling, compactStriking:
+		wait = c.sift()
 	case compactCopying:
 		wait = c.copy()
 	case compactCommitting:
@@ -155,6 +171,7 @@ func (c *compactor) step() time.Duration {
 // start begins a pass if one was asked for or is due.
 func (c *compactor) start() time.Duration {
 	s := c.store
+	again := c.request != nil // a sieve was too small for the whole of it
 	c.mu.Lock()
 	c.request = c.mu.asked
 	c.mu.Unlock()
@@ -177,9 +194,13 @@ func (c *compactor) start() time.Duration {
 		}
 		limit = min(limit, c.part(e))
 	}
-	c.begin = s.log.Begin()
-	c.result, c.err = CompactResult{Begin: c.begin.Bytes()}, nil
-	c.began, c.moved, c.appended = now, s.stats.moved.Load(), s.log.Appended()
+	c.begin, c.err, c.read, c.sieved = s.log.Begin(), nil, 0, 0
+	if !again {
+		c.result, c.target = CompactResult{Begin: c.begin.Bytes()}, limit
+		c.began, c.moved = now, s.stats.moved.Load()
+	}
+	limit = min(limit, c.target)
+	c.passBegan, c.appended, c.passMoved = now, s.log.Appended(), s.stats.moved.Load()
 	units := record.Addr(s.opt.PageSize / record.Unit)
 	c.until = min(limit, c.unlinked()) &^ (units - 1)
 	if c.until <= c.begin {
@@ -193,13 +214,146 @@ func (c *compactor) start() time.Duration {
 		}
 		return compactPoll
 	}
-	m := s.manifestUntil(c.until)
-	var err error
-	if c.reader, err = s.newPageReader(m, c.begin, c.until, c.task.Wake); err != nil {
+	if bytes := c.sieveBytes(); bytes > 0 {
+		return c.beginSieve(bytes)
+	}
+	return c.beginCopy()
+}
+
+// beginCopy starts copying what lives in the region.
+func (c *compactor) beginCopy() time.Duration {
+	if err := c.open(c.begin, c.until); err != nil {
 		return c.finish(err)
 	}
 	c.state = compactCopying
 	return 0
+}
+
+func (c *compactor) open(from, until record.Addr) (err error) {
+	c.reader, err = c.store.newPageReader(c.store.manifestUntil(until), from, until, c.task.Wake)
+	return err
+}
+
+// sieveBytes is how much memory a sieve for this pass should have, 0 if looking
+// the records up costs less.
+func (c *compactor) sieveBytes() int64 {
+	s := c.store
+	onDisk := (min(s.log.Head(), s.log.Durable()) - min(s.log.Head(), c.begin)).Bytes()
+	mean := max(s.liveBytes.Load()/max(s.Len(), 1), 2*record.Unit)
+	records := (c.until - c.begin).Bytes() / mean
+	limit := s.Memory() / sieveShare
+	if share := limit / (2 * sieveEntryBytes); records > share {
+		// What fits is what the sieve would be for.
+		records = share
+	}
+	if onDisk == 0 || records/2*sieveRead < onDisk+records*mean || limit < sievePages*int64(s.opt.PageSize) {
+		return 0
+	}
+	bytes := sievePages * int64(s.opt.PageSize)
+	for bytes < records*sieveEntryBytes*3/2 && bytes*2 <= limit {
+		bytes *= 2
+	}
+	return bytes
+}
+
+func (c *compactor) beginSieve(bytes int64) time.Duration {
+	var err error
+	if c.sieve, err = newSieve(bytes, c.begin); err != nil {
+		return c.finish(err)
+	}
+	if err := c.store.claimForSieve(bytes); err != nil {
+		return c.finish(err)
+	}
+	c.until = min(c.until, c.begin+sieveRegion)
+	if err := c.open(c.begin, c.until); err != nil {
+		return c.finish(err)
+	}
+	c.state = compactFilling
+	return 0
+}
+
+// sift takes a page through the sieve.
+func (c *compactor) sift() time.Duration {
+	if wait := c.pace(); wait > 0 {
+		return wait
+	}
+	page, span, from, ready, err := c.reader.next()
+	if err == nil && !ready {
+		return -1
+	}
+	if err == nil && page != nil {
+		if err = c.siftPage(page, span, from); err == nil {
+			c.read += int64(len(page))
+			c.reader.release()
+			if c.state != compactFilling || c.sieve.room > len(page)/(2*record.Unit) {
+				return 0
+			}
+			// One more page may be too much: the region ends here.
+			c.until = min(c.until, c.reader.at)
+		}
+	}
+	if e := c.reader.close(); err == nil {
+		err = e
+	}
+	c.reader = nil
+	switch {
+	case err != nil && c.state == compactStriking:
+		// Damage behind the region is not this pass's concern: look records up.
+		c.dropSieve()
+		c.sieved = 0
+		return c.beginCopy()
+	case err != nil:
+		return c.finish(err)
+	case c.state == compactStriking:
+		return c.beginCopy()
+	}
+	units := record.Addr(c.store.opt.PageSize / record.Unit)
+	c.sieved = max(c.until, c.store.log.Durable()&^(units-1))
+	if err := c.open(c.until, c.sieved); err != nil {
+		return c.finish(err)
+	}
+	c.state = compactStriking
+	return 0
+}
+
+// siftPage gives the records of a page to the sieve.
+func (c *compactor) siftPage(page []byte, span manifest.Span, from record.Addr) error {
+	s, v := c.store, c.sieve
+	filling := c.state == compactFilling
+	units := record.Addr(s.opt.PageSize / record.Unit)
+	base := from &^ (units - 1)
+	check := pageCheck{seed: s.seedAt(span.Start), damaged: damagedLog}
+	check.record = func(r *logRecord) error {
+		if !r.isUser() {
+			return nil
+		}
+		key := r.key()
+		hash := record.Hash(s.seed, key)
+		if filling {
+			v.fill(hash, key, r.addr, record.KindOf(r.w1) == record.Tombstone)
+		} else {
+			v.strike(hash, key)
+		}
+		return nil
+	}
+	return check.run(page, base, from, min(base+units, span.End))
+}
+
+// damagedLog ends a pass at damage: nobody knows whose record it was.
+func damagedLog(from, _ record.Addr, why error) error {
+	return corrupt("log", from, fmt.Errorf("%w: %w", errDamagedLog, why))
+}
+
+// dropSieve gives the sieve's memory back to the log.
+func (c *compactor) dropSieve() {
+	if c.sieve == nil {
+		return
+	}
+	err := errors.Join(c.sieve.free(), c.store.claimForSieve(0))
+	c.sieve = nil
+	if err != nil {
+		c.store.opt.Logger.Warn("memory of a compaction pass is not given back", slog.Any("error", err))
+	}
 }
 
 // part is up to where a pass that nobody asked for goes: a part of the log, at
@@ -260,7 +414,7 @@ func (c *compactor) copy() time.Duration {
 		return c.finish(c.err)
 	}
 	s.log.SetBegin(c.until)
-	c.result.Scanned = (c.until - c.begin).Bytes()
+	c.result.Scanned += (c.until - c.begin).Bytes()
 	c.state = compactCommitting
 	s.commit.ask(true, func(r commitResult) {
 		c.mu.Lock()
@@ -276,13 +430,13 @@ func (c *compactor) copy() time.Duration {
 // wait.
 func (c *compactor) pace() time.Duration {
 	s := c.store
-	if c.request != nil || s.room.pressed() {
+	if c.request != nil || s.room.pressed() || s.EstimateGC().Ratio < s.opt.LiveRatio*compactBehind {
 		return 0
 	}
-	scanned := (c.reader.at - c.begin).Bytes()
+	scanned := c.read
 	free := int64(s.log.Appended()-c.appended) * compactFactor
 	due := time.Duration(max(scanned-free, 0)) * time.Second / compactPace
-	return min(due-time.Duration(s.opt.Clock.Monotonic()-c.began), compactPoll)
+	return min(due-time.Duration(s.opt.Clock.Monotonic()-c.passBegan), compactPoll)
 }
 
 // nextPage takes the next page of the region, if it is there. At the end of the
@@ -298,21 +452,24 @@ func (c *compactor) nextPage() (ready bool, err error) {
 	check := pageCheck{
 		seed: c.store.seedAt(span.Start),
 		record: func(r *logRecord) error {
-			if r.isUser() && record.KindOf(r.w1) != record.Tombstone ||
+			if r.isUser() && record.KindOf(r.w1) != record.Tombstone && c.mayLive(r) ||
 				record.KindOf(r.w1) == record.System && record.KeyLen(r.w0) == record.TypeChunk {
 				c.found = append(c.found, uint32(r.addr-base))
 			}
 			return nil
 		},
-		damaged: func(from, _ record.Addr, why error) error {
-			return corrupt("log", from, fmt.Errorf("%w: %w", errDamagedLog, why))
-		},
+		damaged: damagedLog,
 	}
 	if err := check.run(page, base, from, min(base+units, span.End, c.until)); err != nil {
 		return true, err
 	}
 	c.page, c.base = page, base
 	return true, nil
+}
+
+// mayLive reports whether the record has not been found dead already.
+func (c *compactor) mayLive(r *logRecord) bool {
+	return c.sieve == nil || c.sieve.live(record.Hash(c.store.seed, r.key()), r.key(), r.addr)
 }
 
 // group looks up some records of the page.
@@ -332,7 +489,7 @@ func (c *compactor) group() {
 			}
 			continue
 		}
-		c.ops[n].moveRecord(a, record.Key(image, w0), image)
+		c.ops[n].moveRecord(a, record.Key(image, w0), image, max(a, c.sieved))
 		bytes += len(image)
 		n++
 	}
@@ -344,6 +501,7 @@ func (c *compactor) group() {
 		}
 	}
 	if c.next == len(c.found) {
+		c.read += int64(len(c.page))
 		c.page = nil
 		c.reader.release()
 	}
@@ -380,7 +538,11 @@ func (c *compactor) committing() time.Duration {
 	}
 	c.durable = c.until
 	c.recount()
-	c.finish(c.free())
+	if err := c.free(); err != nil || c.request == nil || c.until >= c.target {
+		c.finish(err)
+	} else {
+		c.dropSieve() // and on, see start
+	}
 	c.state, c.row = compactSweeping, 0
 	c.drained.Store(false)
 	c.store.epoch.Bump(func() {
@@ -411,11 +573,11 @@ func (c *compactor) sweep() time.Duration {
 // whole log, what they have copied is what was live, and the rest is gone.
 func (c *compactor) recount() {
 	s := c.store
-	copied := int64(s.stats.moved.Load() - c.moved)
+	copied, scanned := int64(s.stats.moved.Load()-c.passMoved), (c.until - c.begin).Bytes()
 	if c.begin >= c.cycleTail {
 		c.cycleTail, c.cycleScanned, c.cycleCopied = s.log.Tail(), 0, 0
 	}
-	c.cycleScanned += c.result.Scanned
+	c.cycleScanned += scanned
 	c.cycleCopied += copied
 	if c.until < c.cycleTail || c.cycleScanned == 0 {
 		return
@@ -436,6 +598,12 @@ func (c *compactor) recount() {
 func (c *compactor) finish(err error) time.Duration {
 	s := c.store
 	c.state = compactIdle
+	c.dropSieve()
+	c.sieved = 0
+	if c.reader != nil {
+		err = errors.Join(err, c.reader.close())
+		c.reader = nil
+	}
 	now := s.opt.Clock.Monotonic()
 	c.result.Begin = s.log.Begin().Bytes()
 	c.result.Copied = int64(s.stats.moved.Load() - c.moved)
@@ -554,11 +722,7 @@ func (c *compactor) stop() {
 	asked := c.mu.asked
 	c.mu.Unlock()
 	c.session.Close()
-	if c.reader != nil {
-		_ = c.reader.close() // memory that goes with the process
-		c.reader = nil
-	}
-	if c.state == compactCopying || c.state == compactCommitting || asked != nil {
+	if c.state != compactIdle && c.state != compactSweeping || asked != nil {
 		c.request = asked
 		c.finish(ErrClosed)
 	}

@@ -54,7 +54,7 @@
 //	warm.go        memory filled again after it
 //	growth.go      the index grows
 //	compaction.go  when old log is freed; compactor.go the pass, move.go what it
-//	               does to a record; room.go the disk budget
+//	               does to a record; sieve.go, room.go the disk budget
 //	FORMAT.md      every byte on disk
 //	internal/      record, hlog, index, epoch, manifest: each explains itself
 //

@@ -11,13 +11,14 @@ import (
 
 // memory divides the one budget while the store runs:
 //
-//	| index as it is, or will be | staging buffers | log pages: the rest |
+//	| index as it is, or will be | staging buffers | compaction | log pages: the rest |
 //
 // An index that grows takes its memory from the log, in one step when the growth
 // begins. The buffers are registered with the device, and stay what they were
 // when it was opened.
 type memory struct {
 	budget atomic.Int64 // bytes
+	sieve  atomic.Int64 // of the compaction pass under way
 	index  atomic.Int64 // claimed by the index: what it takes when the growth under way has ended
 
 	mu sync.Mutex // held while the log is resized
@@ -53,7 +54,7 @@ func (s *Store) Memory() int64 { return s.memory.budget.Load() }
 
 // logPages is how many pages the log may have beside the index.
 func (s *Store) logPages() int {
-	left := s.memory.budget.Load() - s.memory.index.Load() - s.budget.buffers
+	left := s.memory.budget.Load() - s.memory.index.Load() - s.memory.sieve.Load() - s.budget.buffers
 	return min(max(int(left/int64(s.opt.PageSize)), hlog.PagesMin), hlog.PagesMax)
 }
 
@@ -64,6 +65,12 @@ func (s *Store) indexShare() int64 {
 		return 0
 	}
 	return share.index
+}
+
+// claimForSieve takes memory from the log for compaction, 0 gives it back.
+func (s *Store) claimForSieve(bytes int64) error {
+	s.memory.sieve.Store(bytes)
+	return s.resizeLog()
 }
 
 // resizeLog brings the log to its part of the budget.

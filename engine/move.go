@@ -29,9 +29,10 @@ const (
 // An opMove has the image of its record in Value, its address in Delta and above
 // in Int; an opMoveChunk the address of the chunk in Delta.
 
-// moveRecord makes op the move of the record at a.
-func (o *Op) moveRecord(a record.Addr, key, image []byte) {
-	*o = Op{Kind: opMove, Key: key, Value: image, Delta: int64(a), Int: int64(a)}
+// moveRecord makes op the move of the record at a, of whose key there is nothing
+// in (a, above].
+func (o *Op) moveRecord(a record.Addr, key, image []byte, above record.Addr) {
+	*o = Op{Kind: opMove, Key: key, Value: image, Delta: int64(a), Int: int64(above)}
 }
 
 // moveChunk makes op the move of the chunk at a, which belongs to key.

@@ -126,6 +126,11 @@ func (s *Store) open() error {
 	if err := s.openLog(m); err != nil {
 		return err
 	}
+	// What the last run wanted to free, but had not when it ended.
+	if err := s.dev.Discard(record.Addr(s.stats.freed.Load()).Bytes()); err != nil {
+		return fmt.Errorf("free log: %w", err)
+	}
+	s.measureCheckpoints()
 	s.report()
 	s.startTasks()
 	return nil
