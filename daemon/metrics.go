@@ -91,6 +91,7 @@ var metrics = []metric{
 	{"engine_compactions_failed", "compaction_failures_total", "", admin.Counter, 1, "Passes of compaction that failed."},
 	{"engine_compact_scanned_bytes", "compaction_bytes_total", `what="scanned"`, admin.Counter, 1, "Bytes of log that compaction has looked at, and copied."},
 	{"engine_compact_copied_bytes", "compaction_bytes_total", `what="copied"`, admin.Counter, 1, "Bytes of log that compaction has looked at, and copied."},
+	{"engine_index_entries_removed", "index_entries_removed_total", "", admin.Counter, 1, "Index entries removed because their keys are gone."},
 	{"engine_write_amplification", "write_amplification_ratio", "", admin.Gauge, 1, "Bytes of log written for one that clients appended."},
 	{"engine_sessions", "sessions", "", admin.Gauge, 1, "Sessions that can be resumed."},
 	{"engine_commits", "commits_total", "", admin.Counter, 1, "Commits."},
