@@ -1,0 +1,54 @@
+package engine
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestRules: a rule that data depends on has lost its test, or RULES.md names one
+// that is gone.
+func TestRules(t *testing.T) {
+	there := map[string]bool{}
+	for _, root := range []string{".", "../ioring", "../daemon"} {
+		require.NoError(t, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() || !strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+			if err != nil {
+				return err
+			}
+			for _, d := range file.Decls {
+				if fn, ok := d.(*ast.FuncDecl); ok && fn.Recv == nil {
+					there[fn.Name.Name] = true
+				}
+			}
+			return nil
+		}))
+	}
+	text, err := os.ReadFile("RULES.md")
+	require.NoError(t, err)
+	rules := 0
+	for line := range strings.Lines(string(text)) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		if len(cells) != 3 || strings.HasPrefix(cells[0], "---") || strings.TrimSpace(cells[0]) == "rule" {
+			continue
+		}
+		rules++
+		names := regexp.MustCompile("`(Test[A-Za-z_]+)`").FindAllStringSubmatch(cells[2], -1)
+		require.NotEmpty(t, names, "rule %s has no test", cells[0])
+		for _, name := range names {
+			require.True(t, there[name[1]], "rule %s: there is no %s", cells[0], name[1])
+		}
+	}
+	require.GreaterOrEqual(t, rules, 18)
+}
