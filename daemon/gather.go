@@ -83,6 +83,11 @@ func (c *conn) startGather(head call, n int) *gather {
 		g.values.text = make([]byte, headRoom, headRoom+min(32*n, readBytes))
 	}
 	if head.number > 0 {
+		// A commit may fall between its parts, which count only with the last: what
+		// was refused before it has to have been counted by then.
+		if c.owner != nil && c.writes.given < head.number-1 {
+			c.add(call{number: head.number - 1}).Kind = engine.OpNote
+		}
 		// Its parts may be issued in several goes: it is open from the start.
 		c.writes.open(head.number)
 	}
