@@ -52,3 +52,33 @@ func TestRules(t *testing.T) {
 	}
 	require.GreaterOrEqual(t, rules, 18)
 }
+
+// TestBudget_LargeValues: large values that are read at a time take more memory
+// than their budget.
+func TestBudget_LargeValues(t *testing.T) {
+	s, _ := openCold(t, func(o *Options) { o.MaxValue = 2 << 20 }) // a budget of 4 MiB
+	const keys = 12
+	n := s.NewSession()
+	ops := make([]Op, keys)
+	for i := range ops {
+		require.NoError(t, n.Put(key64(i), valueOf(uint64(i), 0, 2<<20)))
+		ops[i] = Op{Tag: uint64(i), Kind: OpGet, Key: key64(i)}
+	}
+	n.Start(ops)
+	most, answers := int64(0), 0
+	for n.Pending() > 0 {
+		n.Complete(func(op *Op) {
+			require.NoError(t, op.Err)
+			answers++
+		})
+		most = max(most, s.largeInUse())
+		require.LessOrEqual(t, most, s.large.limit)
+		if n.Pending() > 0 {
+			<-n.Ready()
+		}
+	}
+	require.Positive(t, most)
+	require.Equal(t, keys, answers)
+	n.Close()
+	require.NoError(t, s.Close())
+}
