@@ -154,7 +154,7 @@ func (c *checkpointer) begin() (time.Duration, error) {
 	c.info = CheckpointInfo{Kind: FullCheckpoint}
 	if c.request != nil {
 		c.info.Kind, c.info.Cookie = c.request.Kind, c.request.Cookie
-	} else if limit := s.opt.CheckpointDistance; limit < 0 || now < c.notBefore ||
+	} else if limit := s.opt.CheckpointDistance; now < c.notBefore || !c.wanted.Load() && (limit < 0 || s.tasks.stopped(TaskCheckpoint)) ||
 		!c.wanted.Load() && c.distance() < max(limit, 2*c.lastBytes) || s.log.Full() || s.Err() != nil {
 		return time.Second, nil
 	}
@@ -285,6 +285,7 @@ func (c *checkpointer) end(err error) {
 	default:
 		s.opt.Logger.Debug("checkpoint taken", slog.Uint64("version", c.info.Version), slog.Duration("took", c.info.Took), slog.Int64("bytes", c.info.Bytes))
 	}
+	s.tasks.ran(TaskCheckpoint, c.began, err)
 	if err != nil {
 		s.stats.checkpointsFailed.Add(1)
 		c.notBefore = s.opt.Clock.Monotonic() + int64(checkpointRetry)

@@ -55,6 +55,8 @@ var classes = []struct {
 	{ErrNotAStore, ClassUser},
 	{ErrNotEmpty, ClassUser},
 	{ErrFormat, ClassUser},
+	{ErrNoTask, ClassUser},
+	{ErrTaskFixed, ClassUser},
 	{ErrClosed, ClassFault},
 	{ErrIO, ClassFault},
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"rskv/engine/internal/record"
@@ -113,22 +114,38 @@ const (
 // due says whether a pass should start by itself.
 func (c *compactor) due(e GCEstimate) (bool, string) {
 	s := c.store
-	size := s.dev.SegmentSize()
+	size, disk, ratio := s.dev.SegmentSize(), s.room.budget.Load(), s.LiveRatio()
 	switch {
-	case s.opt.LiveRatio < 0 && s.opt.Disk == 0:
+	case s.tasks.stopped(TaskCompact):
+		return false, "automatic compaction is stopped"
+	case ratio < 0 && disk == 0:
 		return false, "automatic compaction is off"
-	case e.Total < compactMinSegments*size && (s.opt.Disk == 0 || e.Total+e.Pinned < s.opt.Disk/2):
+	case e.Total < compactMinSegments*size && (disk == 0 || e.Total+e.Pinned < disk/2):
 		return false, "the log is short"
-	case s.opt.Disk > 0 && e.Total+e.Pinned > s.diskTarget():
-		return e.Reclaimable > 0, fmt.Sprintf("the log and what checkpoints keep take %d bytes of a disk budget of %d", e.Total+e.Pinned, s.opt.Disk)
-	case s.opt.LiveRatio >= 0 && e.Ratio < s.opt.LiveRatio:
+	case disk > 0 && e.Total+e.Pinned > s.diskTarget():
+		return e.Reclaimable > 0, fmt.Sprintf("the log and what checkpoints keep take %d bytes of a disk budget of %d", e.Total+e.Pinned, disk)
+	case ratio >= 0 && e.Ratio < ratio:
 		if tail := record.Addr(c.waitTail.Load()); s.log.Tail() < tail {
 			return false, fmt.Sprintf("the last pass freed too little: the next waits for the log to reach %v", tail)
 		}
-		return true, fmt.Sprintf("%.0f%% of the log is live, less than %.0f%%", 100*e.Ratio, 100*s.opt.LiveRatio)
+		return true, fmt.Sprintf("%.0f%% of the log is live, less than %.0f%%", 100*e.Ratio, 100*ratio)
 	}
 	return false, fmt.Sprintf("%.0f%% of the log is live", 100*e.Ratio)
 }
 
 // errDamagedLog: compaction does not go over damage.
 var errDamagedLog = errors.New("the log is damaged")
+
+// SetLiveRatio changes Options.LiveRatio: below which share of live bytes passes
+// start by themselves, at most 1; negative: none does for its sake.
+func (s *Store) SetLiveRatio(ratio float64) error {
+	if !(ratio <= 1) {
+		return fmt.Errorf("live ratio %g: want at most 1", ratio)
+	}
+	s.compaction.liveRatio.Store(math.Float64bits(ratio))
+	s.compaction.task.Wake()
+	return nil
+}
+
+// LiveRatio is the share of live bytes below which passes start by themselves.
+func (s *Store) LiveRatio() float64 { return math.Float64frombits(s.compaction.liveRatio.Load()) }

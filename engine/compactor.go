@@ -87,9 +87,10 @@ type compactor struct {
 		committed *commitResult // answer of the commit under way
 		stopped   bool
 	}
-	waitTail atomic.Uint64 // no pass for the live ratio's sake below this tail
-	stuck    atomic.Bool   // the last pass failed
-	allLive  atomic.Int64  // from so many live bytes on, passes have freed nothing
+	waitTail  atomic.Uint64 // no pass for the live ratio's sake below this tail
+	stuck     atomic.Bool   // the last pass failed
+	liveRatio atomic.Uint64 // bits of the float; see SetLiveRatio
+	allLive   atomic.Int64  // from so many live bytes on, passes have freed nothing
 
 	state     compactState
 	request   *compactRequest
@@ -127,6 +128,7 @@ type compactor struct {
 
 func (c *compactor) init(s *Store) {
 	c.store = s
+	c.liveRatio.Store(math.Float64bits(s.opt.LiveRatio))
 	c.durable = s.log.Begin()
 	c.session = s.NewSession()
 	c.session.mover = true
@@ -623,6 +625,9 @@ func (c *compactor) finish(err error) time.Duration {
 			slog.Int64("freed", c.result.Freed), slog.Duration("took", c.result.Took))
 	}
 	s.room.look()
+	if err != nil || c.result.Scanned > 0 {
+		s.tasks.ran(TaskCompact, c.began, err)
+	}
 	if r := c.request; r != nil {
 		c.request = nil
 		c.mu.Lock()
@@ -708,7 +713,7 @@ func (c *compactor) freeable() (record.Addr, error) {
 // pinnedMax is how many bytes of log below begin checkpoints may hold back.
 func (s *Store) pinnedMax() int64 {
 	allowed := max(s.liveBytes.Load(), pinnedMin)
-	if s.opt.Disk > 0 {
+	if s.room.budget.Load() > 0 {
 		allowed = min(allowed, s.diskTarget()-(s.log.Tail()-s.log.Begin()).Bytes())
 	}
 	return allowed

@@ -53,6 +53,7 @@
 //	recover.go     what Open does with what it finds; replay.go its way over the log
 //	warm.go        memory filled again after it
 //	growth.go      the index grows
+//	tasks.go       the background tasks, listed, stopped and run by hand
 //	compaction.go  when old log is freed; compactor.go the pass, move.go what it
 //	               does to a record; sieve.go, room.go the disk budget
 //	FORMAT.md      every byte on disk

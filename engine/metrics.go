@@ -189,7 +189,7 @@ func (s *Store) Stats() Stats {
 		DeviceSyncs: dev.Syncs, DeviceErrors: dev.Errors,
 	}
 	st.LogFreed, st.LiveBytes = record.Addr(c.freed.Load()).Bytes(), s.liveBytes.Load()
-	st.DiskUsed, st.DiskBudget = s.room.used(), s.opt.Disk
+	st.DiskUsed, st.DiskBudget = s.room.used(), s.room.budget.Load()
 	st.Compactions, st.CompactErr = c.compactions.Load(), c.compactionsFailed.Load()
 	st.IndexSwept = c.swept.Load()
 	st.Scanned, st.Moved = c.compactScanned.Load(), c.moved.Load()

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"fmt"
+	"log/slog"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -20,7 +22,8 @@ import (
 // The reserve is what compaction writes before it can free anything, and what
 // tombstones and commits may still use: a full store can always be emptied.
 type room struct {
-	store *Store
+	store  *Store
+	budget atomic.Int64 // bytes; 0: none
 
 	closed atomic.Bool // writes that need room have to wait
 	full   atomic.Bool // there is no use in waiting
@@ -38,6 +41,7 @@ const (
 
 func (r *room) init(s *Store) {
 	r.store = s
+	r.budget.Store(s.opt.Disk)
 	s.compaction.allLive.Store(math.MaxInt64)
 	r.event = make(chan struct{})
 }
@@ -52,23 +56,53 @@ func (r *room) used() int64 {
 }
 
 // diskTarget is the use of the disk in bytes from which on compaction runs.
-func (s *Store) diskTarget() int64 { return s.opt.Disk/8*7 - 2*reserveSegments*s.dev.SegmentSize()/2 }
+func (s *Store) diskTarget() int64 {
+	return s.room.budget.Load()/8*7 - 2*reserveSegments*s.dev.SegmentSize()/2
+}
+
+// checkDisk says what is wrong with a disk budget.
+func checkDisk(bytes, segment int64) error {
+	if least := diskSegmentsMin * segment; bytes != 0 && bytes < least {
+		return fmt.Errorf("disk budget of %d bytes: want at least %d, %d segments of %d bytes, or 0 for none",
+			bytes, least, diskSegmentsMin, segment)
+	}
+	return nil
+}
+
+// SetDisk changes the disk budget, Options.Disk, in bytes. If the store takes more
+// than that already, writes wait until compaction has brought it below.
+func (s *Store) SetDisk(bytes int64) error {
+	if err := checkDisk(bytes, s.dev.SegmentSize()); err != nil {
+		return err
+	}
+	if before := s.room.budget.Swap(bytes); before != bytes {
+		s.opt.Logger.Info("disk budget changed", slog.Int64("from", before), slog.Int64("to", bytes))
+	}
+	s.room.look()
+	s.compaction.task.Wake()
+	return nil
+}
 
 // pressed reports whether compaction should not wait for anything.
 func (r *room) pressed() bool {
-	disk := r.store.opt.Disk
+	disk := r.budget.Load()
 	return disk > 0 && r.used() > (r.store.diskTarget()+disk-reserveSegments*r.store.dev.SegmentSize())/2
 }
 
 // look opens or closes the room. It is called whenever the log has moved.
 func (r *room) look() {
 	s := r.store
-	if s.opt.Disk == 0 {
+	disk := r.budget.Load()
+	if disk == 0 {
+		r.full.Store(false)
+		if r.closed.Swap(false) {
+			r.open()
+		}
 		return
 	}
-	limit := s.opt.Disk - reserveSegments*s.dev.SegmentSize()
+	limit := disk - reserveSegments*s.dev.SegmentSize()
 	closed := r.used() >= limit
-	r.full.Store(closed && (s.liveBytes.Load() >= min(limit, s.compaction.allLive.Load()) || s.compaction.stuck.Load()))
+	r.full.Store(closed && (s.liveBytes.Load() >= min(limit, s.compaction.allLive.Load()) || s.compaction.stuck.Load() || s.tasks.stopped(TaskCompact)))
 	if r.closed.Load() == closed && !r.full.Load() {
 		return
 	}

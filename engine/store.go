@@ -56,6 +56,7 @@ type Store struct {
 	compaction  compactor
 	room        room
 	pins        pins
+	tasks       tasks
 
 	mu struct {
 		sync.Mutex
@@ -150,9 +151,8 @@ func (s *Store) openDevice() (*manifest.Manifest, error) {
 	}
 	// The store decides how its log is cut, not the options.
 	s.opt.SegmentSize = s.dev.SegmentSize()
-	if least := diskSegmentsMin * s.opt.SegmentSize; s.opt.Disk != 0 && s.opt.Disk < least {
-		return nil, fmt.Errorf("disk budget of %d bytes: want at least %d, %d segments of %d bytes, or 0 for none",
-			s.opt.Disk, least, diskSegmentsMin, s.opt.SegmentSize)
+	if err := checkDisk(s.opt.Disk, s.opt.SegmentSize); err != nil {
+		return nil, err
 	}
 	m, err := s.readManifest()
 	if err == nil && m != nil && int64(1)<<m.SegmentBits != s.opt.SegmentSize {
@@ -301,19 +301,20 @@ func (s *Store) report() {
 
 // startTasks starts the background work: see flushStep and committer.step.
 func (s *Store) startTasks() {
+	s.tasks.init(s.opt.Clock)
 	s.room.init(s)
 	s.room.look()
 	s.ledgers.init(&s.opt, s.recovery.history, s.recovery.next)
 	s.commit.init(s)
-	s.flush.set(s.opt.Runner.Start("flush", s.flushStep))
-	s.commit.task.set(s.opt.Runner.Start("commit", s.commit.step))
+	s.flush.set(s.opt.Runner.Start(string(TaskFlush), s.tasks.timed(TaskFlush, s.flushStep)))
+	s.commit.task.set(s.opt.Runner.Start(string(TaskCommit), s.tasks.timed(TaskCommit, s.commit.step)))
 	s.checkpoints.init(s)
-	s.checkpoints.task.set(s.opt.Runner.Start("checkpoint", s.checkpoints.step))
-	s.growth.task.set(s.opt.Runner.Start("growth", s.growth.step))
+	s.checkpoints.task.set(s.opt.Runner.Start(string(TaskCheckpoint), s.checkpoints.step))
+	s.growth.task.set(s.opt.Runner.Start(string(TaskGrowth), s.tasks.timed(TaskGrowth, s.growth.step)))
 	s.compaction.init(s)
-	s.compaction.task.set(s.opt.Runner.Start("compact", s.compaction.step))
+	s.compaction.task.set(s.opt.Runner.Start(string(TaskCompact), s.compaction.step))
 	s.warm.init(s)
-	s.warm.task.set(s.opt.Runner.Start("warm", s.warm.step))
+	s.warm.task.set(s.opt.Runner.Start(string(TaskWarm), s.warm.step))
 }
 
 // seedAt is the checksum seed of the span that a lies in.

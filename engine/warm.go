@@ -3,6 +3,7 @@ package engine
 import (
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"rskv/engine/internal/manifest"
@@ -17,19 +18,21 @@ type warmer struct {
 	store *Store
 	task  taskRef
 
-	spans []manifest.Span // of the log as it was found
-	page  record.Addr     // under way
-	frame []byte
-	read  ioring.Op
-	done  chan struct{} // closed when the read has answered; nil: none under way
-	over  bool
-	began int64 // clock
-	pages int64
+	spans    []manifest.Span // of the log as it was found
+	page     record.Addr     // under way
+	frame    []byte
+	read     ioring.Op
+	done     chan struct{} // closed when the read has answered; nil: none under way
+	over     bool
+	finished atomic.Bool // the same, for everybody
+	began    int64       // clock
+	pages    int64
 }
 
 func (w *warmer) init(s *Store) {
 	w.store = s
 	w.over = s.opt.ColdStart
+	w.finished.Store(w.over)
 	w.spans = slices.Clone(s.mu.manifest.Spans)
 	w.began = s.opt.Clock.Monotonic()
 	w.read.Kind = ioring.Read
@@ -42,6 +45,9 @@ func (w *warmer) step() time.Duration {
 		return time.Millisecond // Open is still starting the tasks
 	}
 	if w.over {
+		return -1
+	}
+	if w.done == nil && w.store.tasks.stopped(TaskWarm) {
 		return -1
 	}
 	if w.done == nil {
@@ -104,6 +110,8 @@ func (w *warmer) verified() bool {
 
 func (w *warmer) end() {
 	w.over = true
+	w.finished.Store(true)
+	w.store.tasks.ran(TaskWarm, w.began, nil)
 	if w.pages > 0 {
 		w.store.opt.Logger.Debug("newest pages are in memory",
 			slog.Int64("bytes", w.pages*int64(w.store.opt.PageSize)),
