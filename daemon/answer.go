@@ -149,6 +149,8 @@ var codes = []struct {
 	{engine.ErrCorrupt, ipc.CodeCorrupt},
 	{engine.ErrIO, ipc.CodeIO},
 	{engine.ErrBadCheckpoint, ipc.CodeBadRequest},
+	{engine.ErrNoTask, ipc.CodeBadRequest},
+	{engine.ErrTaskFixed, ipc.CodeBadRequest},
 	{engine.ErrLedgerUnknown, ipc.CodeSessionUnknown},
 	// A checkpoint's own files are not the log: their errors come as the device
 	// gives them.

@@ -36,6 +36,7 @@ func TestWireError(t *testing.T) {
 		"ErrValueTooLarge": {engine.ErrValueTooLarge, ipc.CodeValueTooLarge}, "ErrBadCheckpoint": {engine.ErrBadCheckpoint, ipc.CodeBadRequest},
 		"ErrLedgerUnknown": {engine.ErrLedgerUnknown, ipc.CodeSessionUnknown},
 		"ErrBusy":          {engine.ErrBusy, ipc.CodeBusy}, "ErrIndexFull": {engine.ErrIndexFull, ipc.CodeBusy}, "ErrDiskFull": {engine.ErrDiskFull, ipc.CodeDiskFull},
+		"ErrNoTask": {engine.ErrNoTask, ipc.CodeBadRequest}, "ErrTaskFixed": {engine.ErrTaskFixed, ipc.CodeBadRequest},
 		"ErrCompacting": {engine.ErrCompacting, ipc.CodeBusy},
 		"ErrReadOnly":   {fmt.Errorf("%w: %w", engine.ErrReadOnly, unix.EIO), ipc.CodeReadOnly}, "ErrClosed": {engine.ErrClosed, ipc.CodeShuttingDown},
 		"ErrCorrupt": {&engine.CorruptError{Where: "log"}, ipc.CodeCorrupt}, "ErrIO": {engine.ErrIO, ipc.CodeIO},

@@ -9,6 +9,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -43,6 +44,7 @@ func Defaults() Config {
 		CommitInterval:     time.Second,
 		CheckpointDistance: engine.CheckpointDistanceDefault,
 		CheckpointsKept:    engine.CheckpointsKeptDefault,
+		LiveRatio:          engine.LiveRatioDefault,
 		Limits:             ipc.DefaultLimits(),
 		RequestMemory:      256 << 20,
 		MaxConnections:     1024,
@@ -206,6 +208,8 @@ func scalar(v any) (string, bool) {
 		return v, true
 	case int64:
 		return fmt.Sprint(v), true
+	case float64:
+		return strconv.FormatFloat(v, 'g', -1, 64), true
 	}
 	return "", false
 }
@@ -284,6 +288,9 @@ func (c Config) Validate() error {
 	}
 	if int64(c.PageSize) > c.SegmentSize {
 		bad("page_size: %s does not fit a segment of %s (segment_size)", formatSize(int64(c.PageSize)), formatSize(c.SegmentSize))
+	}
+	if least := diskSegments * c.SegmentSize; c.Disk != 0 && c.Disk < least {
+		bad("disk: %s has no room for %d segments of %s (segment_size)", formatSize(c.Disk), diskSegments, formatSize(c.SegmentSize))
 	}
 	// A put must be able to carry the longest key and value, and a get to bring it back.
 	if need := int64(c.Limits.Key) + int64(c.Limits.Value) + frameRoom; need > int64(c.Limits.Request) {

@@ -187,6 +187,9 @@ func (s *server) change(asked []ipc.Setting) error {
 	s.configure.Lock()
 	defer s.configure.Unlock()
 	cfg, err := s.settings().with(changes)
+	if err == nil {
+		err = s.adjust(&cfg)
+	}
 	if err != nil {
 		return err
 	}
@@ -216,8 +219,8 @@ func (s *server) openStore(cfg Config, device ioring.Device, progress func(engin
 		Dir: cfg.Dir, Device: device, IO: ioring.Mode(cfg.IO), Memory: cfg.Memory,
 		PageSize: cfg.PageSize, SegmentSize: cfg.SegmentSize, MaxValue: cfg.Limits.Value,
 		CommitInterval: interval, CheckpointDistance: distance, CheckpointsKept: cfg.CheckpointsKept,
-		RecoverVersion: uint64(cfg.RecoverVersion),
-		Ledgers:        cfg.MaxSessions, LedgerExpiry: expiry, Logger: s.log,
+		RecoverVersion: uint64(cfg.RecoverVersion), Disk: cfg.Disk, LiveRatio: cfg.liveRatio(),
+		Ledgers: cfg.MaxSessions, LedgerExpiry: expiry, Logger: s.log,
 		Progress: progress,
 	})
 	if errors.Is(err, engine.ErrLocked) {

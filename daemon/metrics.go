@@ -92,6 +92,18 @@ var metrics = []metric{
 	{"engine_compact_scanned_bytes", "compaction_bytes_total", `what="scanned"`, admin.Counter, 1, "Bytes of log that compaction has looked at, and copied."},
 	{"engine_compact_copied_bytes", "compaction_bytes_total", `what="copied"`, admin.Counter, 1, "Bytes of log that compaction has looked at, and copied."},
 	{"engine_index_entries_removed", "index_entries_removed_total", "", admin.Counter, 1, "Index entries removed because their keys are gone."},
+	{"gc_total", "gc_log_bytes", `part="all"`, admin.Gauge, 1, gcHelp},
+	{"gc_live", "gc_log_bytes", `part="live"`, admin.Gauge, 1, gcHelp},
+	{"gc_reclaimable", "gc_log_bytes", `part="reclaimable"`, admin.Gauge, 1, gcHelp},
+	{"gc_pinned", "gc_log_bytes", `part="pinned"`, admin.Gauge, 1, gcHelp},
+	{"gc_mutable", "gc_region_bytes", `region="mutable"`, admin.Gauge, 1, regionHelp},
+	{"gc_read_only", "gc_region_bytes", `region="read_only"`, admin.Gauge, 1, regionHelp},
+	{"gc_on_disk", "gc_region_bytes", `region="on_disk"`, admin.Gauge, 1, regionHelp},
+	{"gc_mutable_entries", "gc_region_entries", `region="mutable"`, admin.Gauge, 1, entriesHelp},
+	{"gc_read_only_entries", "gc_region_entries", `region="read_only"`, admin.Gauge, 1, entriesHelp},
+	{"gc_on_disk_entries", "gc_region_entries", `region="on_disk"`, admin.Gauge, 1, entriesHelp},
+	{"gc_live_ratio", "gc_live_ratio", "", admin.Gauge, 1, "Share of the log that is live, estimated."},
+	{"gc_would_pay", "gc_would_pay", "", admin.Gauge, 1, "Whether a pass of compaction would begin by itself now."},
 	{"engine_write_amplification", "write_amplification_ratio", "", admin.Gauge, 1, "Bytes of log written for one that clients appended."},
 	{"engine_sessions", "sessions", "", admin.Gauge, 1, "Sessions that can be resumed."},
 	{"engine_commits", "commits_total", "", admin.Counter, 1, "Commits."},
@@ -108,6 +120,12 @@ var metrics = []metric{
 	{"engine_device_written_bytes", "device_bytes_total", `kind="write"`, admin.Counter, 1, "Bytes moved by the storage device."},
 	{"engine_device_errors", "device_errors_total", "", admin.Counter, 1, "Operations of the storage device that failed."},
 }
+
+const (
+	gcHelp      = "Bytes of log, estimated: live, what compaction would give back, and what only checkpoints keep."
+	regionHelp  = "Bytes of log in each of its regions."
+	entriesHelp = "Entries in each region of the log, estimated from the mean size of a record."
+)
 
 const logHelp = "Where the markers of the log stand; begin <= head <= flushed <= read_only <= tail."
 

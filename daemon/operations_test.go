@@ -86,6 +86,8 @@ func valueRange(v value) string {
 		return between(formatSize(v.min), formatSize(v.max))
 	case sizeValue[int64]:
 		return between(formatSize(v.min), formatSize(v.max))
+	case ratioValue:
+		return "0 to 1"
 	case countValue:
 		if v.max > 1<<40 {
 			return fmt.Sprintf("from %d", v.min)

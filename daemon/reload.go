@@ -34,7 +34,7 @@ func (s *server) reload(load func() (Config, error)) {
 	if cfg.origin = maps.Clone(cfg.origin); cfg.origin == nil {
 		cfg.origin = map[string]string{}
 	}
-	changed := 0
+	var changed [][2]string
 	for _, row := range settings {
 		now, wanted := row.bind(&cfg), row.bind(&asked).String()
 		before := now.String()
@@ -50,10 +50,16 @@ func (s *server) reload(load func() (Config, error)) {
 			continue
 		}
 		cfg.origin[row.name] = asked.origin[row.name]
-		changed++
-		s.log.Info("setting changed", "name", row.name, "value", wanted)
+		changed = append(changed, [2]string{row.name, wanted})
+	}
+	if err := s.adjust(&cfg); err != nil {
+		s.log.Error("settings were not reloaded, all stay as they are", "error", err)
+		return
 	}
 	s.inForce.Store(&cfg)
 	s.level.Set(cfg.LogLevel)
-	s.log.Info("settings reloaded", "changed", changed)
+	for _, c := range changed {
+		s.log.Info("setting changed", "name", c[0], "value", c[1])
+	}
+	s.log.Info("settings reloaded", "changed", len(changed))
 }

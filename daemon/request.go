@@ -131,6 +131,10 @@ func (c *conn) about(k call) {
 		c.slowlog(k)
 	case ipc.MethodMonitor:
 		c.monitor(k)
+	case ipc.MethodCompact:
+		c.compact(k)
+	case ipc.MethodTasks:
+		c.tasks(k)
 	}
 }
 

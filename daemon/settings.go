@@ -33,6 +33,9 @@ type Config struct {
 	CheckpointsKept    int
 	RecoverVersion     int
 
+	Disk      int64
+	LiveRatio float64
+
 	Limits         ipc.Limits
 	RequestMemory  int64
 	MaxConnections int
@@ -73,6 +76,8 @@ const (
 	sessionsMax      = engine.LedgersDefault // what one commit record has room for
 	sessionExpiryMax = 10 * 365 * 24 * time.Hour
 	distanceMax      = 1 << 50
+	diskMax          = 1 << 50
+	diskSegments     = 8 // fewer have no room for compaction to work in
 	checkpointsMax   = 1000
 	timeoutMin       = 10 * time.Millisecond
 	timeoutMax       = 24 * time.Hour
@@ -132,6 +137,11 @@ var settings = []setting{
 		func(c *Config) value { return countValue{&c.CheckpointsKept, 1, checkpointsMax} }},
 	{"recover_version", "start from the checkpoint of that version and discard all that came after it, for good; 0: from the newest state; only as a flag", false,
 		func(c *Config) value { return countValue{&c.RecoverVersion, 0, math.MaxInt} }},
+
+	{"disk", "what the store may take on disk, at least 8 segments: log, checkpoints and what compaction needs; writes wait for compaction near it, and fail when all in it is live; 0: no limit", true,
+		func(c *Config) value { return sizeValue[int64]{&c.Disk, 0, diskMax} }},
+	{"live_ratio", "share of the log that has to be live for compaction not to begin by itself; 0: it begins for the disk's sake only", true,
+		func(c *Config) value { return ratioValue{&c.LiveRatio} }},
 
 	{"max_key", "longest key", false,
 		func(c *Config) value { return sizeValue[int]{&c.Limits.Key, 1, ipc.MaxKey} }},

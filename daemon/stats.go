@@ -136,10 +136,12 @@ func (s *server) latencyStats(all map[string]any) {
 	}
 }
 
-// storeStats adds every counter of the engine under its own name.
+// storeStats adds every counter of the engine under its own name, and what
+// compaction could bring behind gc_.
 func (s *server) storeStats(all map[string]any) {
 	all["engine_keys"] = s.store.Len()
 	flatten(all, "engine", reflect.ValueOf(s.store.Stats()))
+	flatten(all, "gc", reflect.ValueOf(s.store.EstimateGC()))
 }
 
 // flatten adds the fields of a struct to all, each under the name of its json

@@ -74,6 +74,23 @@ func (v sizeValue[T]) Set(s string) error {
 func (v sizeValue[T]) String() string { return formatSize(int64(*v.p)) }
 func (v sizeValue[T]) Type() string   { return "size" }
 
+// ratioValue is a share, 0 to 1.
+type ratioValue struct{ p *float64 }
+
+func (v ratioValue) Set(s string) error {
+	x, err := strconv.ParseFloat(strings.TrimSpace(s), 64)
+	if err != nil {
+		return fmt.Errorf("%q is not a number", s)
+	}
+	if !(x >= 0 && x <= 1) {
+		return fmt.Errorf("%s is not between 0 and 1", s)
+	}
+	*v.p = x
+	return nil
+}
+func (v ratioValue) String() string { return strconv.FormatFloat(*v.p, 'g', -1, 64) }
+func (v ratioValue) Type() string   { return "share" }
+
 // countValue is a whole number.
 type countValue struct {
 	p        *int

@@ -359,10 +359,15 @@ func (c *compactor) dropSieve() {
 }
 
 // part is up to where a pass that nobody asked for goes: a part of the log, at
-// least a segment, up to a segment border.
+// least a segment, up to a segment border. Under a disk budget it is one segment,
+// since what it copies before it frees anything has to fit into the reserve.
 func (c *compactor) part(e GCEstimate) record.Addr {
 	size := c.store.dev.SegmentSize()
-	until := c.store.log.Begin().Bytes() + max(size, e.Total/compactParts)
+	length := max(size, e.Total/compactParts)
+	if c.store.room.budget.Load() > 0 {
+		length = 1 // up to the next border
+	}
+	until := c.store.log.Begin().Bytes() + length
 	return record.Addr((until + size - 1) / size * size / record.Unit)
 }
 

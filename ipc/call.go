@@ -2,7 +2,6 @@ package ipc
 
 import (
 	"fmt"
-	"math"
 	"strconv"
 )
 
@@ -40,15 +39,16 @@ const (
 	ActionOpen                 // backup
 	ActionRead                 // backup
 	ActionClose                // backup
-	ActionStart                // scrub monitor
+	ActionStart                // scrub monitor tasks
 	ActionStatus               // scrub
-	ActionStop                 // scrub monitor
-	ActionGet                  // slowlog
+	ActionStop                 // scrub monitor tasks
+	ActionGet                  // slowlog tasks
 	ActionReset                // slowlog
 	ActionTake                 // monitor
+	ActionRun                  // tasks
 )
 
-var actionNames = [...]string{"", "open", "read", "close", "start", "status", "stop", "get", "reset", "take"}
+var actionNames = [...]string{"", "open", "read", "close", "start", "status", "stop", "get", "reset", "take", "run"}
 
 // String returns the action's name on the wire.
 func (a Action) String() string { return actionNames[a] }
@@ -62,7 +62,7 @@ type Setting struct{ Name, Value string }
 // it is parsed into again. Which fields mean something depends on the method.
 type Call struct {
 	Method    Method
-	Action    Action    // backup scrub slowlog monitor
+	Action    Action    // backup scrub slowlog monitor tasks
 	If        Condition // put
 	Sync      bool      // put del cas add append mput mdel: answer when it is on stable storage
 	Blind     bool      // del mdel: do not ask whether it was there
@@ -81,7 +81,8 @@ type Call struct {
 	Hello      HelloCall      // hello
 	Checkpoint CheckpointCall // checkpoint
 	Settings   []Setting      // config: what to set, if anything
-	Offset     int64          // backup read: byte of the stream
+	Offset     int64          // backup read: byte of the stream; compact: byte address of the log, 0: not given
+	Name       []byte         // tasks stop start run: of which; aliases the message
 	Rate       int64          // scrub start: bytes a second, if HasRate; 0: as fast as it goes
 	HasRate    bool
 	Number     int // slowlog get: entries; monitor start: one of how many requests; 0: not given
@@ -205,6 +206,10 @@ func (p *params) parse(c *Call) (err *Error) {
 		return p.options(c, optClient|optSession|optProtocol|optSeen)
 	case MethodCheckpoint:
 		return p.options(c, optKind|optCookie)
+	case MethodCompact:
+		return p.options(c, optUntil)
+	case MethodTasks:
+		return p.tasks(c)
 	case MethodBackup:
 		return p.backup(c)
 	case MethodScrub:
@@ -245,14 +250,25 @@ func (p *params) backup(c *Call) (err *Error) {
 	if c.Action != ActionRead {
 		return nil
 	}
-	offset, rerr := p.r.Uint()
-	if rerr == nil && offset > math.MaxInt64 {
-		rerr = ErrRange
+	return p.offset("offset", c)
+}
+
+// tasks takes what to do, and the name of the task that it is about.
+func (p *params) tasks(c *Call) (err *Error) {
+	if c.Action, err = p.action(ActionGet, ActionStop, ActionStart, ActionRun); err != nil {
+		return err
 	}
+	if (c.Action == ActionGet) == p.optional {
+		return p.bad("a task goes with \"stop\", \"start\" and \"run\", and with nothing else")
+	}
+	if c.Action == ActionGet {
+		return nil
+	}
+	name, rerr := p.r.Bytes()
 	if rerr != nil {
-		return p.wrong("offset", "an integer from 0 to 2^63-1", rerr)
+		return p.wrong("the name of a task", "str", rerr)
 	}
-	c.Offset = int64(offset)
+	c.Name = name
 	return nil
 }
 

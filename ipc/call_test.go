@@ -85,6 +85,12 @@ func TestParseCall_EveryMethod(t *testing.T) {
 		{"monitor", list{"take"}, ipc.Call{Method: ipc.MethodMonitor, Action: ipc.ActionTake}},
 		{"monitor", list{"stop"}, ipc.Call{Method: ipc.MethodMonitor, Action: ipc.ActionStop}},
 		{"health", nil, ipc.Call{Method: ipc.MethodHealth}},
+		{"compact", nil, ipc.Call{Method: ipc.MethodCompact}},
+		{"compact", list{dict{"until": 1 << 40}}, ipc.Call{Method: ipc.MethodCompact, Offset: 1 << 40}},
+		{"tasks", list{"get"}, ipc.Call{Method: ipc.MethodTasks, Action: ipc.ActionGet}},
+		{"tasks", list{"stop", k}, ipc.Call{Method: ipc.MethodTasks, Action: ipc.ActionStop, Name: k}},
+		{"tasks", list{"start", k}, ipc.Call{Method: ipc.MethodTasks, Action: ipc.ActionStart, Name: k}},
+		{"tasks", list{"run", "k"}, ipc.Call{Method: ipc.MethodTasks, Action: ipc.ActionRun, Name: k}},
 		{"scrub", list{"start"}, ipc.Call{Method: ipc.MethodScrub, Action: ipc.ActionStart}},
 		{"scrub", list{"start", dict{"rate": 0}}, ipc.Call{Method: ipc.MethodScrub, Action: ipc.ActionStart, HasRate: true}},
 		{"scrub", list{"start", dict{"rate": 1 << 40}}, ipc.Call{Method: ipc.MethodScrub, Action: ipc.ActionStart, Rate: 1 << 40, HasRate: true}},
@@ -170,6 +176,13 @@ func TestParseCall_Refuses(t *testing.T) {
 		{"slowlog", list{"take"}, `BadRequest: slowlog: what to do must be "get" or "reset"`},
 		{"monitor", list{"start", dict{"every": "1"}}, `BadRequest: monitor: option "every" is str, must be an integer from 1 to 2^31-1`},
 		{"monitor", list{"take", dict{"every": 1}}, `BadRequest: monitor: unknown option "every"`},
+		{"compact", list{dict{"until": -1}}, `BadRequest: compact: option "until" is out of range, must be an integer from 0 to 2^63-1`},
+		{"compact", list{dict{"until": nil}}, `BadRequest: compact: option "until" is nil, must be an integer from 0 to 2^63-1`},
+		{"tasks", nil, `BadRequest: tasks: 0 parameters, must be 1 to 2`},
+		{"tasks", list{"open"}, `BadRequest: tasks: what to do must be "get", "stop", "start" or "run"`},
+		{"tasks", list{"get", "compact"}, `BadRequest: tasks: a task goes with "stop", "start" and "run", and with nothing else`},
+		{"tasks", list{"stop"}, `BadRequest: tasks: a task goes with "stop", "start" and "run", and with nothing else`},
+		{"tasks", list{"run", 1}, `BadRequest: tasks: the name of a task is int, must be str`},
 		{"scrub", list{"open"}, `BadRequest: scrub: what to do must be "start", "status" or "stop"`},
 		{"scrub", list{"status", dict{"rate": 1}}, `BadRequest: scrub: unknown option "rate"`},
 		{"scrub", list{"start", dict{"rate": -1}}, `BadRequest: scrub: option "rate" is out of range, must be a number of bytes`},
@@ -257,13 +270,14 @@ func TestMethod_Classes(t *testing.T) {
 		"sync": "read", "stats": "read", "config": "read", "put": "write", "del": "write", "cas": "write",
 		"add": "write", "append": "write", "mput": "write", "mdel": "write", "checkpoint": "admin", "checkpoints": "read",
 		"backup": "admin", "scrub": "admin", "health": "read", "slowlog": "admin", "monitor": "admin",
+		"compact": "admin", "tasks": "admin",
 	} {
 		m := ipc.LookupMethod([]byte(method))
 		require.NotEqual(t, ipc.MethodUnknown, m, method)
 		require.Equal(t, method, m.String())
 		require.Equal(t, want, m.Class().String(), method)
 	}
-	require.Len(t, ipc.Methods(), 23)
+	require.Len(t, ipc.Methods(), 25)
 	c, err := call(t, ipc.DefaultLimits(), "config", dict{"set": dict{"a": 1}})
 	require.Nil(t, err)
 	require.Equal(t, ipc.ClassAdmin, c.Class())

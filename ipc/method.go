@@ -32,6 +32,8 @@ const (
 	MethodHealth
 	MethodSlowlog
 	MethodMonitor
+	MethodCompact
+	MethodTasks
 	methodCount
 )
 
@@ -85,11 +87,13 @@ var methods = [methodCount]methodInfo{
 	MethodHealth:      {"health", ClassRead, 0, 0},
 	MethodSlowlog:     {"slowlog", ClassAdmin, 1, 2},
 	MethodMonitor:     {"monitor", ClassAdmin, 1, 2},
+	MethodCompact:     {"compact", ClassAdmin, 0, 1},
+	MethodTasks:       {"tasks", ClassAdmin, 1, 2},
 }
 
 // later are the methods the protocol names and this version does not have.
 var later = []string{
-	"expire", "ttl", "scan", "watch", "compact", "tasks",
+	"expire", "ttl", "scan", "watch",
 }
 
 // MethodLimit is one more than the largest Method: the length of a table of all of them.
@@ -174,6 +178,10 @@ func LookupMethod(name []byte) Method {
 		return MethodSlowlog
 	case "monitor":
 		return MethodMonitor
+	case "compact":
+		return MethodCompact
+	case "tasks":
+		return MethodTasks
 	}
 	return MethodUnknown
 }

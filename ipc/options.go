@@ -24,6 +24,7 @@ const (
 	optRate
 	optCount
 	optEvery
+	optUntil
 )
 
 // optionOf returns the option of that name, 0 if there is none.
@@ -59,6 +60,8 @@ func optionOf(name []byte) option {
 		return optCount
 	case "every":
 		return optEvery
+	case "until":
+		return optUntil
 	}
 	return 0
 }
@@ -126,6 +129,8 @@ func (p *params) option(c *Call, o option) *Error {
 		return p.number(`option "count"`, c)
 	case optEvery:
 		return p.number(`option "every"`, c)
+	case optUntil:
+		return p.offset(`option "until"`, c)
 	default: // optCookie
 		cookie, err := p.r.Bytes()
 		if err != nil {
@@ -137,6 +142,19 @@ func (p *params) option(c *Call, o option) *Error {
 		c.Checkpoint.Cookie = cookie
 		return nil
 	}
+}
+
+// offset takes a byte address.
+func (p *params) offset(what string, c *Call) *Error {
+	offset, err := p.r.Uint()
+	if err == nil && offset > math.MaxInt64 {
+		err = ErrRange
+	}
+	if err != nil {
+		return p.wrong(what, "an integer from 0 to 2^63-1", err)
+	}
+	c.Offset = int64(offset)
+	return nil
 }
 
 // number takes a number of things, at least one.

@@ -81,6 +81,7 @@ func (t *tool) root() *cobra.Command {
 		t.addCommand(), t.appendCommand(), t.mgetCommand(), t.mputCommand(), t.exportCommand())...)
 	root.AddCommand(t.importCommand(), t.verifyCommand(), t.statsCommand(), t.configCommand(), t.pingCommand(),
 		t.syncCommand(), t.checkpointCommand(), t.checkpointsCommand(), t.backupCommand(), t.scrubCommand(), t.healthCommand(), t.slowlogCommand(), t.monitorCommand(), t.topCommand(),
+		t.compactCommand(), t.tasksCommand(),
 		t.versionCommand())
 	if documentation != nil {
 		root.AddCommand(documentation(root))
