@@ -180,6 +180,7 @@ func (c *checkpointer) begin() (time.Duration, error) {
 // copy copies a part of the index.
 func (c *checkpointer) copy() error {
 	done, err := c.writer.step()
+	c.store.stats.snapshotBytes.Store(c.writer.bytes)
 	if err != nil || !done {
 		return err
 	}
@@ -273,6 +274,7 @@ func (c *checkpointer) end(err error) {
 		err = errors.Join(err, c.writer.abort())
 		c.writer = nil
 	}
+	s.stats.snapshotBytes.Store(0)
 	c.info.Took = time.Duration(s.opt.Clock.Monotonic() - c.began)
 	c.state = checkpointIdle
 	switch {

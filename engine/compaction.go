@@ -122,8 +122,8 @@ func (c *compactor) due(e GCEstimate) (bool, string) {
 		return false, "automatic compaction is off"
 	case e.Total < compactMinSegments*size && (disk == 0 || e.Total+e.Pinned < disk/2):
 		return false, "the log is short"
-	case disk > 0 && e.Total+e.Pinned > s.diskTarget():
-		return e.Reclaimable > 0, fmt.Sprintf("the log and what checkpoints keep take %d bytes of a disk budget of %d", e.Total+e.Pinned, disk)
+	case disk > 0 && s.room.used() > s.diskTarget():
+		return e.Reclaimable > 0, fmt.Sprintf("log and checkpoints take %d bytes of a disk budget of %d", s.room.used(), disk)
 	case ratio >= 0 && e.Ratio < ratio:
 		if tail := record.Addr(c.waitTail.Load()); s.log.Tail() < tail {
 			return false, fmt.Sprintf("the last pass freed too little: the next waits for the log to reach %v", tail)

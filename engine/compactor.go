@@ -719,7 +719,7 @@ func (c *compactor) freeable() (record.Addr, error) {
 func (s *Store) pinnedMax() int64 {
 	allowed := max(s.liveBytes.Load(), pinnedMin)
 	if s.room.budget.Load() > 0 {
-		allowed = min(allowed, s.diskTarget()-(s.log.Tail()-s.log.Begin()).Bytes())
+		allowed = min(allowed, s.diskTarget()-(s.log.Tail()-s.log.Begin()).Bytes()-s.stats.checkpointBytes.Load())
 	}
 	return allowed
 }

@@ -107,6 +107,7 @@ type counters struct {
 	compactionsFailed atomic.Uint64
 	freed             atomic.Uint64 // address below which segments have been freed, in units
 	checkpointBytes   atomic.Int64  // of all checkpoints kept
+	snapshotBytes     atomic.Int64  // of the snapshot that is being written
 	starved           atomic.Int64  // sessions on the starved list
 	released          atomic.Uint64 // how often memory came back
 

@@ -52,12 +52,23 @@ func (r *room) used() int64 {
 	size := s.dev.SegmentSize()
 	tail := (s.log.Tail().Bytes() + size) / size * size
 	_, end := s.dev.Extent()
-	return max(tail, end) - record.Addr(s.stats.freed.Load()).Bytes() + s.stats.checkpointBytes.Load()
+	return max(tail, end) - record.Addr(s.stats.freed.Load()).Bytes() + s.stats.checkpointBytes.Load() + s.stats.snapshotBytes.Load()
+}
+
+// reserve is what writes leave free of a budget: segments for what compaction
+// copies before it frees any, and the next snapshot, which is written before an
+// old one goes. A snapshot is no larger than the index; where the budget is small
+// beside that, an eighth of it has to do.
+func (r *room) reserve(disk int64) int64 {
+	s := r.store
+	next := min(int64(64)<<s.index.Bits(), disk/8)
+	return reserveSegments*s.dev.SegmentSize() + max(0, next-s.stats.snapshotBytes.Load())
 }
 
 // diskTarget is the use of the disk in bytes from which on compaction runs.
 func (s *Store) diskTarget() int64 {
-	return s.room.budget.Load()/8*7 - 2*reserveSegments*s.dev.SegmentSize()/2
+	disk := s.room.budget.Load()
+	return disk/8*7 - s.room.reserve(disk)
 }
 
 // checkDisk says what is wrong with a disk budget.
@@ -86,7 +97,7 @@ func (s *Store) SetDisk(bytes int64) error {
 // pressed reports whether compaction should not wait for anything.
 func (r *room) pressed() bool {
 	disk := r.budget.Load()
-	return disk > 0 && r.used() > (r.store.diskTarget()+disk-reserveSegments*r.store.dev.SegmentSize())/2
+	return disk > 0 && r.used() > (r.store.diskTarget()+disk-r.reserve(disk))/2
 }
 
 // look opens or closes the room. It is called whenever the log has moved.
@@ -100,7 +111,7 @@ func (r *room) look() {
 		}
 		return
 	}
-	limit := disk - reserveSegments*s.dev.SegmentSize()
+	limit := disk - r.reserve(disk)
 	closed := r.used() >= limit
 	r.full.Store(closed && (s.liveBytes.Load() >= min(limit, s.compaction.allLive.Load()) || s.compaction.stuck.Load() || s.tasks.stopped(TaskCompact)))
 	if r.closed.Load() == closed && !r.full.Load() {
