@@ -71,7 +71,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	root.Flags().StringVar(&versus, "vs-fio", "", "the same as: fio --vs-fio `JOB`")
-	root.AddCommand(quickCommand(), fioCommand(), ycsbCommand(), runCommand(), demoCommand(),
+	root.AddCommand(quickCommand(), fioCommand(), ycsbCommand(), runCommand(), demoCommand(), soakCommand(),
 		reportCommand(), compareCommand(), trendCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
