@@ -288,6 +288,7 @@ func (c *checkpointer) end(err error) {
 		s.opt.Logger.Debug("checkpoint taken", slog.Uint64("version", c.info.Version), slog.Duration("took", c.info.Took), slog.Int64("bytes", c.info.Bytes))
 	}
 	s.tasks.ran(TaskCheckpoint, c.began, err)
+	s.compaction.task.Wake() // it may have waited for this
 	if err != nil {
 		s.stats.checkpointsFailed.Add(1)
 		c.notBefore = s.opt.Clock.Monotonic() + int64(checkpointRetry)

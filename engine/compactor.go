@@ -189,6 +189,9 @@ func (c *compactor) start() time.Duration {
 		if now < c.notBefore || s.Err() != nil {
 			return compactPoll
 		}
+		if s.room.closed.Load() && c.held() {
+			return compactPoll // another pass would only add to what is held
+		}
 		c.stuck.Store(false)
 		e := s.EstimateGC()
 		if pay, _ := c.due(e); !pay {
@@ -666,6 +669,13 @@ func (c *compactor) free() error {
 	s.stats.freed.Store(uint64(bound))
 	c.result.Freed += (bound - before).Bytes()
 	return nil
+}
+
+// held reports whether segments that passes are done with wait for a checkpoint
+// or a backup. The checkpoint wakes the task.
+func (c *compactor) held() bool {
+	size := record.Addr(c.store.dev.SegmentSize() / record.Unit)
+	return c.durable&^(size-1) > record.Addr(c.store.stats.freed.Load())
 }
 
 // setManifestBegin notes that nothing below bound counts any more.
