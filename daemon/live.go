@@ -16,6 +16,8 @@ type storeSetting struct {
 
 // storeSettings are all of them.
 var storeSettings = []storeSetting{
+	{"memory", func(c *Config) float64 { return float64(c.Memory) },
+		func(s *engine.Store, c *Config) error { return s.SetMemory(c.Memory) }},
 	{"disk", func(c *Config) float64 { return float64(c.Disk) },
 		func(s *engine.Store, c *Config) error { return s.SetDisk(c.Disk) }},
 	{"live_ratio", func(c *Config) float64 { return c.LiveRatio },

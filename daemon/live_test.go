@@ -25,6 +25,10 @@ func TestConfig_Store(t *testing.T) {
 	require.Equal(t, "0.4", w.ask("config").result.(map[string]any)["live_ratio"])
 	require.Equal(t, int64(32<<20), stats("engine_disk_budget"))
 
+	require.Equal(t, "64MiB", w.ask("config", opt{"set": opt{"memory": "64MiB"}}).result.(map[string]any)["memory"])
+	require.Equal(t, int64(64<<20), stats("engine_memory"))
+	w.refuse(ipc.CodeBadRequest, "config", opt{"set": opt{"memory": "31MiB"}})
+
 	value := bytes.Repeat([]byte("v"), 1000)
 	for i := range 300 {
 		pairs := make([]any, 200)

@@ -80,15 +80,17 @@ func TestManager_Life(t *testing.T) {
 	for range 3 {
 		wait("WATCHDOG=1")
 	}
-	loaded.MaxConnections, loaded.Memory = 7, 64<<20
+	loaded.MaxConnections, loaded.Memory, loaded.CheckpointsKept = 7, 64<<20, 9
 	reload <- struct{}{}
 	text := wait("RELOADING=1")
 	require.Regexp(t, `MONOTONIC_USEC=\d{5,}\n`, text)
 	wait("READY=1")
 	all := w.ask("config").result.(map[string]any)
 	require.Equal(t, "7", all["max_connections"])
-	require.Equal(t, "32MiB", all["memory"])
-	require.Contains(t, log.String(), "setting cannot change while the daemon runs; a restart puts it in force\" name=memory value=32MiB asked=64MiB")
+	require.Equal(t, "64MiB", all["memory"])
+	require.Equal(t, "3", all["checkpoints_kept"])
+	require.Equal(t, int64(64<<20), w.ask("stats").result.(map[string]any)["engine_memory"])
+	require.Contains(t, log.String(), "setting cannot change while the daemon runs; a restart puts it in force\" name=checkpoints_kept value=3 asked=9")
 	cancel()
 	wait("STOPPING=1")
 	require.NoError(t, <-ended)

@@ -123,7 +123,7 @@ var settings = []setting{
 
 	{"io", "how the disk is reached: io_uring (uring), pread/pwrite (sync), or the better one this machine allows (auto)", false,
 		func(c *Config) value { return choiceValue{&c.IO, []string{"auto", "uring", "sync"}} }},
-	{"memory", "memory for index, log and I/O buffers together", false,
+	{"memory", "memory for index, log and I/O buffers together", true,
 		func(c *Config) value { return sizeValue[int64]{&c.Memory, memoryMin, memoryMax} }},
 	{"page_size", "page of the log, a power of two; fixed when the store is created", false,
 		func(c *Config) value { return sizeValue[int]{&c.PageSize, pageMin, pageMax} }},

@@ -35,8 +35,9 @@ func TestRskvd_CompactAndTasks(t *testing.T) {
 	require.Contains(t, r.stderr, "nothing would become durable")
 	require.Contains(t, rskv(t, socket, "", "tasks", "run", "nonsense").stderr, "no such background task")
 
-	require.Contains(t, rskv(t, socket, "", "config", "live_ratio=0.25", "disk=1GiB").stdout, "live_ratio 0.25\n")
+	require.Contains(t, rskv(t, socket, "", "config", "live_ratio=0.25", "disk=1GiB", "memory=80MiB").stdout, "live_ratio 0.25\n")
 	require.Contains(t, rskv(t, socket, "", "stats").stdout, "engine_disk_budget 1073741824\n")
+	require.Contains(t, rskv(t, socket, "", "stats").stdout, "engine_memory 83886080\n")
 	r = rskv(t, socket, "", "config", "disk=1MiB")
 	require.Equal(t, 2, r.code)
 	require.Contains(t, r.stderr, "has no room for 8 segments")
