@@ -7,6 +7,9 @@ PREFIX ?= /usr/local
 TESTFLAGS ?=
 # More arguments for rskv-bench, e.g. make bench-quick BENCHFLAGS=--smoke.
 BENCHFLAGS ?=
+# How long `make soak` goes on, and where its plots go.
+SOAK ?= 2m
+SOAKPLOTS ?= bin/soak
 # giouring, the io_uring binding, links only with the linker's name check off.
 # Without these flags everything builds and runs too, on pread/pwrite.
 RING := -tags giouring -ldflags=-checklinkname=0
@@ -21,7 +24,7 @@ INTO = $(DESTDIR)$(PREFIX)
 PROGRAMS := ./daemon/rskvd ./client/rskv ./bench/rskv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-portable race check workflows quality audit coverage tools dev pre-commit fuzz crash run demo bench bench-quick bench-threads bench-concurrency docs share install package pack container clean
+.PHONY: help build test test-portable race check workflows quality audit coverage tools dev pre-commit fuzz crash soak run demo bench bench-quick bench-threads bench-concurrency docs share install package pack container clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -98,6 +101,9 @@ bench: build ## every figure, beside every peer, and the page bin/bench.html; un
 	bin/rskv-bench ycsb --json bin/bench-ycsb.json
 	bin/rskv-peers --json bin/bench-peers.json
 	bin/rskv-bench report -o bin/bench.html bin/bench-quick.json bin/bench-run.json bin/bench-ycsb.json bin/bench-peers.json
+
+soak: build ## update and delete for SOAK (2m) and watch disk, memory and index stay in their budgets; plots in SOAKPLOTS
+	bin/rskv-bench soak --time $(SOAK) --plots $(SOAKPLOTS) $(BENCHFLAGS)
 
 bench-quick: build ## the first figures beside redis-server and fio, in about three minutes
 	bin/rskv-bench quick $(BENCHFLAGS)

@@ -5,6 +5,7 @@
 //	rskv-bench fio JOB         a job file of fio on rskv; with --vs-fio, fio beside it
 //	rskv-bench ycsb [A..F]     YCSB's workloads on the store and the socket
 //	rskv-bench run GROUP       by size, hit rate, mix, threads, goroutines, batches
+//	rskv-bench soak            updates and deletes for a long time, inside budgets
 //	rskv-bench demo            the same to watch
 //	rskv-bench report A.json   a page with plots
 //	rskv-bench compare A B     what has become faster or slower
