@@ -196,9 +196,9 @@ func TestConfig_Change(t *testing.T) {
 	require.Equal(t, "32MiB", all["memory"])
 	require.Equal(t, d.cfg.Socket, all["socket"])
 
-	a := w.ask("config", opt{"set": opt{"log_level": "debug", "memory": "1GiB", "nonsense": 1}})
+	a := w.ask("config", opt{"set": opt{"log_level": "debug", "io": "sync", "nonsense": 1}})
 	require.Equal(t, string(ipc.CodeBadRequest), a.code)
-	require.Contains(t, a.reason, "memory: cannot be changed while the daemon runs")
+	require.Contains(t, a.reason, "io: cannot be changed while the daemon runs")
 	require.Contains(t, a.reason, "nonsense: no such setting")
 	require.NotContains(t, a.reason, "log_level")
 	a = w.ask("config", opt{"set": opt{"log_level": "debug", "max_connections": -1}})
