@@ -253,7 +253,7 @@ func TestOutput_SameNamesAsFio(t *testing.T) {
 		out, err := theirs.Run(t.Context(), f)
 		require.NoError(t, err)
 		require.Equal(t, "a", out.Jobs[0].Name)
-		require.Positive(t, out.Jobs[0].CPU())
+		require.GreaterOrEqual(t, out.Jobs[0].CPU(), 0.0) // a short run may cost less than a tick
 		raw, err := exec.Command(theirs.program, "--output-format=json", filepath.Join(theirs.dir, "job.fio")).Output()
 		require.NoError(t, err)
 		want = names(t, raw)
