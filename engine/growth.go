@@ -53,10 +53,10 @@ func (s *Store) planIndex(m *manifest.Manifest) (err error) {
 	return nil
 }
 
-// openIndex makes the index. It reserves addresses for the largest that half of
-// the memory could hold, and asks indexRoom before it takes more of them.
+// openIndex makes the index. It reserves addresses for the largest that its share
+// of the memory could hold, and asks indexRoom before it takes more of them.
 func (s *Store) openIndex() (err error) {
-	most := max(indexBitsWithin(s.opt.Memory/2), s.opt.IndexBits)
+	most := max(indexBitsWithin(s.budget.index), s.opt.IndexBits)
 	s.index, err = index.New(index.Options{
 		Bits: uint8(s.opt.IndexBits), MaxBits: uint8(most), Overflow: indexOverflow,
 		Room: s.indexRoom, Drained: s.epoch.Bump, Wake: s.growth.task.Wake,

@@ -176,15 +176,14 @@ func def[T comparable](p *T, value T) {
 	}
 }
 
-// budget is how Memory is divided.
+// budget is how Memory is divided; the log has the rest, see memory.go.
 type budget struct {
 	index   int64 // the most that hash table and overflow buckets may take, bytes
 	buffers int64 // staging memory of the device, bytes
-	pages   int   // log frames
 }
 
-// divide splits the memory. indexBits is the size the index needs at least; it
-// gets more if that leaves a log. What index and buffers do not take is log.
+// divide splits the memory. indexBits is the size the index needs at least; it may
+// have more if that leaves a log. What index and buffers do not take is log.
 func divide(memory int64, pageSize, indexBits int) (budget, error) {
 	b := budget{index: indexBytes(indexBits), buffers: bufferBytes(memory)}
 	logMin := int64(hlog.PagesMin * pageSize)
@@ -194,25 +193,25 @@ func divide(memory int64, pageSize, indexBits int) (budget, error) {
 	}
 	part := min(memory*indexPart/indexWhole, memory-b.buffers-logMin)
 	b.index = max(b.index, indexBytes(indexBitsWithin(part)))
-	b.pages = int((memory - b.index - b.buffers) / int64(pageSize))
 	return b, nil
 }
 
 // bufferBytes is the staging memory that goes with a budget.
 func bufferBytes(memory int64) int64 { return min(max(memory/16, 2<<20), 64<<20) }
 
-// The index may grow to 5/16 of the memory: a table of a quarter, and a quarter
-// of that in overflow buckets. That is 25 million keys in a GiB.
+// The index may grow to 5/8 of the memory: a table of a half, and a quarter of that
+// in overflow buckets. That is 50 million keys in a GiB. It takes what it needs
+// from the log, when it needs it.
 const (
 	indexPart  = 5
-	indexWhole = 16
+	indexWhole = 8
 	// indexOverflow is how many overflow buckets even the smallest index may have.
 	indexOverflow = 1024
 	// indexFirst is the share of the memory that the first index may take. It is
 	// small, so that a daemon with few keys is, but not smaller: from there to its
-	// largest size the table doubles 4 times, each time at the price of a bit of
-	// its tags. With 11 bits left one look-up in 500 meets a chain that is not its
-	// own; from a thousandth of the memory it would be one in 32, each of them a
+	// largest size the table doubles 5 times, each time at the price of a bit of
+	// its tags. With 10 bits left one look-up in 250 meets a chain that is not its
+	// own; from a thousandth of the memory it would be one in 16, each of them a
 	// read of the device for an absent key of a cold store.
 	indexFirst = 64
 )
