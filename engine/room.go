@@ -33,8 +33,9 @@ type room struct {
 }
 
 const (
-	// reserveSegments is the reserve in segments.
-	reserveSegments = 2
+	// reserveSegments is the reserve in segments: one that a pass copies into, and
+	// the two that the log keeps allocated ahead of its tail.
+	reserveSegments = 3
 	// diskSegmentsMin is the smallest budget in segments.
 	diskSegmentsMin = 8
 )
