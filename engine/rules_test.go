@@ -64,6 +64,7 @@ func TestBudget_LargeValues(t *testing.T) {
 		require.NoError(t, n.Put(key64(i), valueOf(uint64(i), 0, 2<<20)))
 		ops[i] = Op{Tag: uint64(i), Kind: OpGet, Key: key64(i)}
 	}
+	evict(t, s, n)
 	n.Start(ops)
 	most, answers := int64(0), 0
 	for n.Pending() > 0 {
