@@ -503,6 +503,7 @@ func TestGrow_Model(t *testing.T) {
 				others.Go(m.split)
 			}
 			others.Go(func() { m.snapshots(t) })
+			others.Go(m.sweep)
 			wg.Wait()
 			m.over.Store(true)
 			others.Wait()
@@ -612,6 +613,13 @@ func (m *growModel) split() {
 		if !m.x.Step() {
 			runtime.Gosched()
 		}
+	}
+}
+
+// sweep removes empty chains, which somebody may just have created.
+func (m *growModel) sweep() {
+	for row := uint64(0); !m.over.Load(); runtime.Gosched() {
+		row, _ = m.x.Sweep(row, 16, record.FirstAddr)
 	}
 }
 

@@ -38,7 +38,8 @@
 //     happened to the chain in between.
 //   - An entry whose address is below record.FirstAddr is an empty chain. It
 //     stays when its creator fails, and serves whoever comes next.
-//   - A row only gets longer. A bucket never leaves it, an entry only by growth.
+//   - A row only gets longer. A bucket never leaves it, an entry only by growth,
+//     or by Sweep when nothing can be found under it any more.
 //
 // # Chains and the size of the table
 //
@@ -74,7 +75,7 @@
 // sections that began before it. Everything else may be called anywhere.
 //
 // Read index.go for finding, create.go for inserting, grow.go for growth, pool.go
-// for overflow, rows.go for snapshots.
+// for overflow, rows.go for snapshots, sweep.go for removing.
 package index
 
 import (
