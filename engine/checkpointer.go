@@ -75,7 +75,8 @@ type checkpointer struct {
 type commitResult struct {
 	version uint64
 	end     record.Addr
-	keys    int64
+	keys    int64 // live ones, by the counters
+	bytes   int64 // of log they take, by the counters
 	err     error
 }
 

@@ -40,6 +40,7 @@ var classes = []struct {
 	{ErrDiskFull, ClassRecoverable},
 	{ErrIndexFull, ClassRecoverable}, // when there are fewer keys
 	{ErrLocked, ClassRecoverable},
+	{ErrCursor, ClassRecoverable}, // by a new scan
 	{context.Canceled, ClassRecoverable},
 	{context.DeadlineExceeded, ClassRecoverable},
 	{ErrNotFound, ClassUser},

@@ -57,6 +57,7 @@ type committer struct {
 	force   bool        // the next one is made in any case
 	end     record.Addr // of the group under way
 	keys    int64       // live keys at its cut
+	bytes   int64       // of log they take
 	lastEnd record.Addr // of the last group cut
 	dataEnd record.Addr // of the last group cut that holds more than its commit record
 	told    record.Addr // what the last commit record says is durable
@@ -270,7 +271,8 @@ func (c *committer) encode(version uint64, changed int) {
 	le.PutUint32(b[48:], uint32(s.index.Bits()))
 	le.PutUint32(b[52:], uint32(changed))
 	le.PutUint64(b[56:], uint64(s.opt.Clock.Wall()))
-	le.PutUint64(b[64:], uint64(s.liveBytes.Load()))
+	c.bytes = s.liveBytes.Load()
+	le.PutUint64(b[64:], uint64(c.bytes))
 }
 
 // flushing waits until the group has been written, then starts its sync.
@@ -334,7 +336,7 @@ func (c *committer) answer(err error) {
 	serving := c.serving
 	c.serving = nil
 	for _, fn := range serving {
-		fn(commitResult{version: c.durable.Load(), end: c.end, keys: c.keys, err: err})
+		fn(commitResult{version: c.durable.Load(), end: c.end, keys: c.keys, bytes: c.bytes, err: err})
 	}
 }
 

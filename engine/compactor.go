@@ -231,6 +231,7 @@ func (c *compactor) beginCopy() time.Duration {
 		return c.finish(err)
 	}
 	c.state = compactCopying
+	c.store.scans.pass()
 	return 0
 }
 
@@ -415,6 +416,11 @@ func (c *compactor) copy() time.Duration {
 	// reads that were given up bring their memory back.
 	if c.session.Pending() > 0 || c.session.queue.inFlight > 0 {
 		return -1
+	}
+	if c.err == nil {
+		if wait := s.scans.wait(c.until); wait > 0 {
+			return wait
+		}
 	}
 	if err := c.reader.close(); c.err == nil {
 		c.err = err

@@ -36,7 +36,8 @@
 // put that meets a chain going on on disk is taken for an overwrite, and a blind
 // delete for one of a key that was there, since finding out would cost a read; so
 // it misses a new key that shares its chain with one on disk, and where keys are
-// deleted and put again while they are on disk, it drifts.
+// deleted and put again while they are on disk, it drifts. LenExact counts by a
+// scan and corrects it.
 //
 // # Where things are
 //
@@ -56,6 +57,9 @@
 //	tasks.go       the background tasks, listed, stopped and run by hand
 //	compaction.go  when old log is freed; compactor.go the pass, move.go what it
 //	               does to a record; sieve.go, room.go the disk budget
+//	keyscan.go     scans of the live keys; newest.go what they ask of each record,
+//	               cursor.go what is kept between pages, scanreader.go the log,
+//	               scanholds.go how compaction waits for them
 //	FORMAT.md      every byte on disk
 //	internal/      record, hlog, index, epoch, manifest: each explains itself
 //

@@ -119,6 +119,8 @@ func (s *Session) attempt(op *Op, hash uint64, at *place) outcome {
 		return finished
 	case opMove:
 		return s.move(op, hash, at)
+	case opNewest:
+		return s.newest(op, hash, at)
 	case OpAdd:
 		if out, ok := s.addInPlace(op, hash, at); ok {
 			return out

@@ -129,7 +129,7 @@ func (p *pendingOp) copyBytes(op *Op) {
 func (s *Session) enqueue(op *Op, hash uint64) {
 	p := s.newPending(op, hash)
 	buffers := s.store.dev.Buffers()
-	if op.Err != nil || !op.readsOld() || op.Kind == opMove || buffers.InUse() > buffers.Budget()/earlyShare {
+	if op.Err != nil || !op.readsOld() || op.Kind == opMove || op.Kind == opNewest || buffers.InUse() > buffers.Budget()/earlyShare {
 		return
 	}
 	var at place
@@ -480,12 +480,18 @@ func (s *Session) recordArrived(p *pendingOp, r *readOp, fn func(*Op)) {
 		case opMoveChunk:
 			p.op.answer(false)
 			s.finish(p, fn)
+		case opNewest:
+			s.finish(p, fn) // answered by examineNewest
 		default:
 			s.settle(p, observation{above: p.head, begin: p.begin}, fn)
 		}
 	case readFound:
-		if p.op.Kind == opMove {
+		switch p.op.Kind {
+		case opMove:
 			s.unmoved(p, true, fn)
+			return
+		case opNewest:
+			s.finish(p, fn)
 			return
 		}
 		if p.op.Kind == opMoveChunk && !p.op.ownsChunk(record.KindOf(w1), p.value) {
@@ -524,7 +530,12 @@ func (s *Session) examine(p *pendingOp, r *readOp) (verdict readVerdict, w1 uint
 		return s.damaged(p, r), 0
 	}
 	s.store.stats.coldBytes.Add(uint64(len(r.Buf)))
-	if string(record.Key(buf, w0)) == string(p.op.Key) && w1&record.Invalid == 0 {
+	isKey := string(record.Key(buf, w0)) == string(p.op.Key) && w1&record.Invalid == 0
+	if p.op.Kind == opNewest {
+		if verdict, decided := s.examineNewest(&p.op, r.addr, w0, isKey); decided {
+			return verdict, w1
+		}
+	} else if isKey {
 		p.value = append(p.value[:0], record.ValueOf(buf, w0, w1)...)
 		return readFound, w1
 	}

@@ -43,7 +43,7 @@ type Session struct {
 	ledger  *Ledger // counts this session's writes; nil: nobody does
 	counted uint64  // highest Number done in this section
 	back    bool    // Do is running: answers go back into the caller's ops
-	mover   bool    // compaction's own: it may use the reserve, and its ops count as nobody's
+	mover   bool    // compaction's own, or a scan's: it may use the reserve, and asks what users cannot
 	notify  func()  // called, if set, where Ready receives a value
 
 	single [1]Op // of the methods for one operation

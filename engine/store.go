@@ -57,6 +57,8 @@ type Store struct {
 	room        room
 	pins        pins
 	tasks       tasks
+	scans       scanHolds
+	counting    sync.Mutex // held by LenExact
 
 	mu struct {
 		sync.Mutex
@@ -303,6 +305,7 @@ func (s *Store) report() {
 func (s *Store) startTasks() {
 	s.tasks.init(s.opt.Clock)
 	s.room.init(s)
+	s.scans.init(s)
 	s.room.look()
 	s.ledgers.init(&s.opt, s.recovery.history, s.recovery.next)
 	s.commit.init(s)

@@ -1,0 +1,173 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+
+	"rskv/engine/internal/manifest"
+	"rskv/engine/internal/record"
+	"rskv/ioring"
+)
+
+// scanReader reads the log for a scan, in windows:
+//
+//	page    |              |  64 KiB  |    128 KiB    |  rest of the page |
+//	next pages, whole      |                          |                   |
+//
+// The first windows are small, since a scan may want a few records only. From the
+// first whole page on, the page behind is read ahead.
+type scanReader struct {
+	s      *Store
+	spans  []manifest.Span // what is left, all closed
+	memory *ioring.Memory
+	slots  [2]scanWindow
+	slot   int   // of the present window
+	size   int64 // of the next window in bytes
+}
+
+// scanWindow is a read of a part of a page.
+type scanWindow struct {
+	ioring.Op
+	done       chan struct{} // closed when the read has answered; nil: none
+	base, stop record.Addr
+}
+
+// scanWindowMin is the first window in bytes.
+const scanWindowMin = 64 << 10
+
+func (s *Store) newScanReader(spans []manifest.Span, ahead bool) (*scanReader, error) {
+	r := &scanReader{s: s, spans: spans, size: scanWindowMin}
+	if ahead {
+		r.size = int64(s.opt.PageSize)
+	}
+	var err error
+	if r.memory, err = ioring.AllocMemory(int64(len(r.slots) * s.opt.PageSize)); err != nil {
+		return nil, fmt.Errorf("read log: %w", err)
+	}
+	return r, nil
+}
+
+// close waits for reads under way and frees the memory.
+func (r *scanReader) close() {
+	for i := range r.slots {
+		if d := r.slots[i].done; d != nil {
+			r.s.opt.Runner.Wait(d)
+		}
+	}
+	_ = r.memory.Free() // it was only read into
+}
+
+// next returns the record at or behind a; nil at the end. Its image is valid until
+// the next call.
+func (r *scanReader) next(a record.Addr, to *logRecord) (ok bool, err error) {
+	for len(r.spans) > 0 && a >= r.spans[0].End {
+		r.spans = r.spans[1:]
+	}
+	if len(r.spans) == 0 {
+		return false, nil
+	}
+	a = max(a, r.spans[0].Start)
+	for whole := false; ; whole = true {
+		w, err := r.window(a, whole)
+		if err != nil {
+			return false, r.failed(a, err)
+		}
+		buf := w.Buf[(a-w.base)*record.Unit:]
+		w0, w1 := record.Words(buf)
+		if size := record.Size(w0, w1); size > len(buf) && !whole {
+			continue // read up to the end of the page
+		}
+		if err := r.verify(buf, w0, w1, a); err != nil {
+			return false, r.failed(a, err)
+		}
+		*to = logRecord{addr: a, w0: w0, w1: w1, image: buf[:record.Size(w0, w1)]}
+		return true, nil
+	}
+}
+
+func (r *scanReader) verify(buf []byte, w0, w1 uint64, a record.Addr) error {
+	size := record.Size(w0, w1)
+	if size > len(buf) {
+		return errRecordLength
+	}
+	if _, _, ok := record.Verify(buf[:size], r.s.seedAt(a), a); !ok {
+		return errChecksum
+	}
+	isPage := record.KindOf(w1) == record.System && record.KeyLen(w0) == record.TypePage
+	if isPage != (a.Bytes()%int64(r.s.opt.PageSize) == 0) {
+		return errNoHeader
+	}
+	return nil
+}
+
+// failed says what it means that the record at a could not be had: what compaction
+// has freed meanwhile is no damage.
+func (r *scanReader) failed(a record.Addr, err error) error {
+	switch {
+	case errors.Is(err, ioring.ErrClosed) || r.s.closed.Load():
+		return ErrClosed
+	case a < r.s.log.Begin():
+		return fmt.Errorf("%w: compaction has passed log address %v", ErrCursor, a)
+	case errors.Is(err, errChecksum), errors.Is(err, errNoHeader), errors.Is(err, errRecordLength), errors.Is(err, ioring.ErrNoSegment):
+		return corrupt("log", a, err)
+	}
+	return fmt.Errorf("%w: read of log address %v: %w", ErrIO, a, err)
+}
+
+// window returns a window that holds at least the words of the record at a, and
+// the rest of its page if whole is set.
+func (r *scanReader) window(a record.Addr, whole bool) (*scanWindow, error) {
+	w := &r.slots[r.slot]
+	pageEnd := r.until(a, int64(r.s.opt.PageSize))
+	if !w.holds(a) || whole && w.stop < pageEnd {
+		if other := &r.slots[1-r.slot]; other.holds(a) && !whole {
+			r.slot = 1 - r.slot
+			w = other
+		} else {
+			size := r.size
+			if whole {
+				size = int64(r.s.opt.PageSize)
+			}
+			r.ask(r.slot, a, size)
+			r.size = min(2*r.size, int64(r.s.opt.PageSize))
+		}
+	}
+	if r.size == int64(r.s.opt.PageSize) && w.stop == pageEnd {
+		r.ahead(pageEnd)
+	}
+	r.s.opt.Runner.Wait(w.done)
+	return w, w.Err
+}
+
+func (w *scanWindow) holds(a record.Addr) bool { return w.done != nil && a >= w.base && a < w.stop }
+
+// until is where a window of so many bytes from a on ends: at a page's or the
+// span's end at the latest.
+func (r *scanReader) until(a record.Addr, size int64) record.Addr {
+	end := min((a.Bytes()+size+r.s.align-1)&^(r.s.align-1), r.s.pageEnd(a))
+	return min(record.Addr(end/record.Unit), r.spans[0].End)
+}
+
+// ahead asks for the page at a, unless that is done.
+func (r *scanReader) ahead(a record.Addr) {
+	if other := &r.slots[1-r.slot]; a < r.spans[0].End && !other.holds(a) {
+		r.ask(1-r.slot, a, int64(r.s.opt.PageSize))
+	}
+}
+
+// ask starts to read a window of so many bytes from a on.
+func (r *scanReader) ask(slot int, a record.Addr, size int64) {
+	w := &r.slots[slot]
+	if w.done != nil {
+		r.s.opt.Runner.Wait(w.done)
+	}
+	page := int64(r.s.opt.PageSize)
+	base, stop := a.Bytes()&^(r.s.align-1), r.until(a, size)
+	length := (stop.Bytes() - base + r.s.align - 1) &^ (r.s.align - 1)
+	done := make(chan struct{})
+	*w = scanWindow{done: done, base: record.Addr(base / record.Unit), stop: stop, Op: ioring.Op{
+		Kind: ioring.Read, Off: base, Buf: r.memory.Bytes()[int64(slot)*page:][:length],
+		Done: func(*ioring.Op) { close(done) },
+	}}
+	r.s.dev.Submit([]*ioring.Op{&w.Op})
+}
