@@ -47,6 +47,7 @@ var (
 	ErrCorrupt        error = ipc.CodeCorrupt
 	ErrIO             error = ipc.CodeIO
 	ErrSessionUnknown error = ipc.CodeSessionUnknown
+	ErrCursorLost     error = ipc.CodeCursorLost
 	ErrShuttingDown   error = ipc.CodeShuttingDown
 	ErrInternal       error = ipc.CodeInternal
 )

@@ -142,6 +142,7 @@ var codes = []struct {
 	{engine.ErrNotInteger, ipc.CodeNotInteger},
 	{engine.ErrOverflow, ipc.CodeOverflow},
 	{engine.ErrBusy, ipc.CodeBusy},
+	{engine.ErrCursor, ipc.CodeCursorLost},
 	{engine.ErrIndexFull, ipc.CodeBusy},
 	{engine.ErrDiskFull, ipc.CodeDiskFull},
 	{engine.ErrReadOnly, ipc.CodeReadOnly},

@@ -37,7 +37,7 @@ func TestWireError(t *testing.T) {
 		"ErrLedgerUnknown": {engine.ErrLedgerUnknown, ipc.CodeSessionUnknown},
 		"ErrBusy":          {engine.ErrBusy, ipc.CodeBusy}, "ErrIndexFull": {engine.ErrIndexFull, ipc.CodeBusy}, "ErrDiskFull": {engine.ErrDiskFull, ipc.CodeDiskFull},
 		"ErrNoTask": {engine.ErrNoTask, ipc.CodeBadRequest}, "ErrTaskFixed": {engine.ErrTaskFixed, ipc.CodeBadRequest},
-		"ErrCompacting": {engine.ErrCompacting, ipc.CodeBusy},
+		"ErrCompacting": {engine.ErrCompacting, ipc.CodeBusy}, "ErrCursor": {engine.ErrCursor, ipc.CodeCursorLost},
 		"ErrReadOnly":   {fmt.Errorf("%w: %w", engine.ErrReadOnly, unix.EIO), ipc.CodeReadOnly}, "ErrClosed": {engine.ErrClosed, ipc.CodeShuttingDown},
 		"ErrCorrupt": {&engine.CorruptError{Where: "log"}, ipc.CodeCorrupt}, "ErrIO": {engine.ErrIO, ipc.CodeIO},
 	}
@@ -46,7 +46,7 @@ func TestWireError(t *testing.T) {
 	}
 	may := map[engine.Class][]ipc.Code{
 		engine.ClassUser:        {ipc.CodeBadRequest, ipc.CodeKeyTooLarge, ipc.CodeValueTooLarge, ipc.CodeNotInteger, ipc.CodeOverflow, ipc.CodeSessionUnknown},
-		engine.ClassRecoverable: {ipc.CodeBusy, ipc.CodeDiskFull},
+		engine.ClassRecoverable: {ipc.CodeBusy, ipc.CodeDiskFull, ipc.CodeCursorLost},
 		engine.ClassCorruption:  {ipc.CodeCorrupt},
 		engine.ClassFault:       {ipc.CodeReadOnly, ipc.CodeIO, ipc.CodeShuttingDown},
 	}

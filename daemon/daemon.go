@@ -58,6 +58,7 @@ type server struct {
 	scrubs   scrubber
 	slowlog  slowlog
 	monitors monitors
+	scans    atomic.Int64 // under way, see conn.scanning
 
 	writable writable
 

@@ -67,8 +67,8 @@ func TestDaemon_Methods(t *testing.T) {
 
 	w.want(int64(4), "len") // n max text a
 	w.want(opt{"durable": int64(0)}, "sync")
-	w.refuse(ipc.CodeBadRequest, "len", opt{"exact": true})
-	w.refuse(ipc.CodeUnknownMethod, "scan", opt{})
+	w.want(int64(4), "len", opt{"exact": true})
+	w.refuse(ipc.CodeUnknownMethod, "watch", opt{})
 	w.refuse(ipc.CodeUnknownMethod, "nonsense")
 	w.refuse(ipc.CodeBadRequest, "put", key, value, opt{"ttl": 1000})
 

@@ -135,12 +135,14 @@ func (c *conn) about(k call) {
 		c.compact(k)
 	case ipc.MethodTasks:
 		c.tasks(k)
+	case ipc.MethodScan:
+		c.scan(k)
 	}
 }
 
 func (c *conn) length(k call) {
 	if c.call.Exact {
-		c.refuse(&k, &ipc.Error{Code: ipc.CodeBadRequest, Message: `len: option "exact" is not there yet`})
+		c.lengthExact(k)
 		return
 	}
 	c.reply(&k, result{resultInt, c.server.store.Len()})

@@ -80,6 +80,7 @@ type Call struct {
 
 	Hello      HelloCall      // hello
 	Checkpoint CheckpointCall // checkpoint
+	Scan       ScanCall       // scan
 	Settings   []Setting      // config: what to set, if anything
 	Offset     int64          // backup read: byte of the stream; compact: byte address of the log, 0: not given
 	Name       []byte         // tasks stop start run: of which; aliases the message
@@ -101,6 +102,15 @@ type HelloCall struct {
 type CheckpointCall struct {
 	Kind   CheckpointKind
 	Cookie []byte // kept with the checkpoint; aliases the message
+}
+
+// ScanCall says what page of a scan is wanted. Its byte strings alias the message.
+type ScanCall struct {
+	Prefix    []byte // what keys begin with; empty: all
+	Cursor    []byte // from the page before, if HasCursor
+	HasCursor bool
+	KeysOnly  bool
+	Count     int // entries at most; 0: not given
 }
 
 // Class returns the class this very call belongs to: its method's, but a config call that sets
@@ -200,6 +210,8 @@ func (p *params) parse(c *Call) (err *Error) {
 		return p.options(c, optBlind|optSync)
 	case MethodLen:
 		return p.options(c, optExact)
+	case MethodScan:
+		return p.options(c, optPrefix|optCursor|optKeys|optCount)
 	case MethodConfig:
 		return p.options(c, optSet)
 	case MethodHello:

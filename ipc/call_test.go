@@ -61,6 +61,9 @@ func TestParseCall_EveryMethod(t *testing.T) {
 		{"mput", list{list{list{k, v}, list{v, k}}, dict{"sync": true}}, ipc.Call{Method: ipc.MethodMPut, Keys: [][]byte{k, v}, Values: [][]byte{v, k}, Sync: true}},
 		{"mdel", list{list{k, v}, dict{"blind": true}}, ipc.Call{Method: ipc.MethodMDel, Keys: [][]byte{k, v}, Blind: true}},
 		{"len", nil, ipc.Call{Method: ipc.MethodLen}},
+		{"scan", nil, ipc.Call{Method: ipc.MethodScan}},
+		{"scan", list{dict{"cursor": nil, "count": 7}}, ipc.Call{Method: ipc.MethodScan, Scan: ipc.ScanCall{Count: 7}}},
+		{"scan", list{dict{"cursor": []byte{}, "keys": true, "prefix": k}}, ipc.Call{Method: ipc.MethodScan, Scan: ipc.ScanCall{Prefix: k, Cursor: []byte{}, HasCursor: true, KeysOnly: true}}},
 		{"len", list{dict{"exact": true}}, ipc.Call{Method: ipc.MethodLen, Exact: true}},
 		{"sync", nil, ipc.Call{Method: ipc.MethodSync}},
 		{"stats", nil, ipc.Call{Method: ipc.MethodStats}},
@@ -116,7 +119,15 @@ func TestParseCall_Refuses(t *testing.T) {
 		params list
 		want   string
 	}{
-		{"scan", list{dict{}}, `UnknownMethod: scan is not there yet`},
+		{"watch", list{dict{}}, `UnknownMethod: watch is not there yet`},
+		{"scan", list{dict{"count": 4}}, `BadRequest: scan: option "count" is out of range, must be an integer from 1 to 3`},
+		{"scan", list{dict{"count": 0}}, `BadRequest: scan: option "count" is out of range, must be an integer from 1 to 3`},
+		{"scan", list{dict{"count": "x"}}, `BadRequest: scan: option "count" is str, must be an integer from 1 to 3`},
+		{"scan", list{dict{"prefix": long[:11]}}, `KeyTooLarge: scan: key has 11 bytes, the limit is 10`},
+		{"scan", list{dict{"prefix": 1}}, `BadRequest: scan: option "prefix" is int, must be bin or str`},
+		{"scan", list{dict{"cursor": 1}}, `BadRequest: scan: option "cursor" is int, must be bin or nil`},
+		{"scan", list{dict{"keys": 1}}, `BadRequest: scan: option "keys" is int, must be bool`},
+		{"scan", list{dict{"every": 1}}, `BadRequest: scan: unknown option "every"`},
 		{"no\xffpe", nil, `UnknownMethod: no method "no\xffpe"`},
 		{"GET", list{k}, `UnknownMethod: no method "GET"`},
 		{strings.Repeat("m", 100_000), nil, `UnknownMethod: no method "` + strings.Repeat("m", 64) + `"`},
@@ -269,15 +280,15 @@ func TestMethod_Classes(t *testing.T) {
 		"ping": "read", "hello": "read", "get": "read", "exists": "read", "mget": "read", "len": "read",
 		"sync": "read", "stats": "read", "config": "read", "put": "write", "del": "write", "cas": "write",
 		"add": "write", "append": "write", "mput": "write", "mdel": "write", "checkpoint": "admin", "checkpoints": "read",
-		"backup": "admin", "scrub": "admin", "health": "read", "slowlog": "admin", "monitor": "admin",
 		"compact": "admin", "tasks": "admin",
+		"backup": "admin", "scrub": "admin", "health": "read", "slowlog": "admin", "monitor": "admin", "scan": "read",
 	} {
 		m := ipc.LookupMethod([]byte(method))
 		require.NotEqual(t, ipc.MethodUnknown, m, method)
 		require.Equal(t, method, m.String())
 		require.Equal(t, want, m.Class().String(), method)
 	}
-	require.Len(t, ipc.Methods(), 25)
+	require.Len(t, ipc.Methods(), 26)
 	c, err := call(t, ipc.DefaultLimits(), "config", dict{"set": dict{"a": 1}})
 	require.Nil(t, err)
 	require.Equal(t, ipc.ClassAdmin, c.Class())

@@ -27,6 +27,7 @@ const (
 	CodeCorrupt         Code = "Corrupt"         // the record's checksum does not hold
 	CodeIO              Code = "IO"              // an I/O error
 	CodeSessionUnknown  Code = "SessionUnknown"  // the daemon cannot know this session any more
+	CodeCursorLost      Code = "CursorLost"      // a scan cannot go on from this cursor: begin a new one
 	CodeShuttingDown    Code = "ShuttingDown"    // the daemon is stopping
 	CodeInternal        Code = "Internal"        // a bug in the daemon
 )
@@ -35,7 +36,8 @@ const (
 var Codes = []Code{
 	CodeBadRequest, CodeUnknownMethod, CodeKeyTooLarge, CodeValueTooLarge, CodeRequestTooLarge,
 	CodeAnswerTooLarge, CodeNotInteger, CodeOverflow, CodeForbidden, CodeBusy, CodeDiskFull,
-	CodeReadOnly, CodeCorrupt, CodeIO, CodeSessionUnknown, CodeShuttingDown, CodeInternal,
+	CodeReadOnly, CodeCorrupt, CodeIO, CodeSessionUnknown, CodeCursorLost, CodeShuttingDown,
+	CodeInternal,
 }
 
 // Error returns the code's name.

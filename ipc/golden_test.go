@@ -157,7 +157,7 @@ func TestProtocol_EncodersMakeTheExamples(t *testing.T) {
 		"add":          ipc.AppendInt(ipc.AppendBin(header(nil, 6, ipc.MethodAdd, 2), []byte("n")), -1),
 		"sum":          ipc.AppendIntResult(nil, 6, -1),
 		"length":       ipc.AppendUintResult(nil, 8, 5),
-		"error":        ipc.AppendErrorResponse(nil, 17, ipc.CodeUnknownMethod, "scan is not there yet"),
+		"error":        ipc.AppendErrorResponse(nil, 17, ipc.CodeUnknownMethod, "watch is not there yet"),
 		"stream error": ipc.AppendErrorResponse(nil, 0, ipc.ErrNotMessagePack.Code, ipc.ErrNotMessagePack.Message),
 		"hello":        ipc.AppendHello(ipc.AppendResultHeader(nil, 1), &hello),
 		"resumed":      ipc.AppendHello(ipc.AppendResultHeader(nil, 1), &resumed),

@@ -34,6 +34,7 @@ const (
 	MethodMonitor
 	MethodCompact
 	MethodTasks
+	MethodScan
 	methodCount
 )
 
@@ -89,11 +90,12 @@ var methods = [methodCount]methodInfo{
 	MethodMonitor:     {"monitor", ClassAdmin, 1, 2},
 	MethodCompact:     {"compact", ClassAdmin, 0, 1},
 	MethodTasks:       {"tasks", ClassAdmin, 1, 2},
+	MethodScan:        {"scan", ClassRead, 0, 1},
 }
 
 // later are the methods the protocol names and this version does not have.
 var later = []string{
-	"expire", "ttl", "scan", "watch",
+	"expire", "ttl", "watch",
 }
 
 // MethodLimit is one more than the largest Method: the length of a table of all of them.
@@ -182,6 +184,8 @@ func LookupMethod(name []byte) Method {
 		return MethodCompact
 	case "tasks":
 		return MethodTasks
+	case "scan":
+		return MethodScan
 	}
 	return MethodUnknown
 }

@@ -25,6 +25,9 @@ const (
 	optCount
 	optEvery
 	optUntil
+	optPrefix
+	optCursor
+	optKeys
 )
 
 // optionOf returns the option of that name, 0 if there is none.
@@ -62,6 +65,12 @@ func optionOf(name []byte) option {
 		return optEvery
 	case "until":
 		return optUntil
+	case "prefix":
+		return optPrefix
+	case "cursor":
+		return optCursor
+	case "keys":
+		return optKeys
 	}
 	return 0
 }
@@ -126,11 +135,20 @@ func (p *params) option(c *Call, o option) *Error {
 		c.Rate, c.HasRate = rate, true
 		return nil
 	case optCount:
+		if p.m == MethodScan {
+			return p.scanCount(c)
+		}
 		return p.number(`option "count"`, c)
 	case optEvery:
 		return p.number(`option "every"`, c)
 	case optUntil:
 		return p.offset(`option "until"`, c)
+	case optKeys:
+		return p.flag("keys", &c.Scan.KeysOnly)
+	case optPrefix:
+		return p.prefix(c)
+	case optCursor:
+		return p.cursor(c)
 	default: // optCookie
 		cookie, err := p.r.Bytes()
 		if err != nil {
@@ -167,6 +185,43 @@ func (p *params) number(what string, c *Call) *Error {
 		return p.wrong(what, "an integer from 1 to 2^31-1", err)
 	}
 	c.Number = int(n)
+	return nil
+}
+
+// scanCount takes how many entries a page of a scan may have.
+func (p *params) scanCount(c *Call) *Error {
+	n, err := p.r.Int()
+	if err == nil && (n < 1 || n > int64(p.lim.Keys)) {
+		err = ErrRange
+	}
+	if err != nil {
+		return p.wrong(`option "count"`, fmt.Sprintf("an integer from 1 to %d", p.lim.Keys), err)
+	}
+	c.Scan.Count = int(n)
+	return nil
+}
+
+func (p *params) prefix(c *Call) *Error {
+	v, err := p.r.Bytes()
+	if err != nil {
+		return p.wrong(`option "prefix"`, "bin or str", err)
+	}
+	if len(v) > p.lim.Key {
+		return p.wrongKey(len(v))
+	}
+	c.Scan.Prefix = v
+	return nil
+}
+
+func (p *params) cursor(c *Call) *Error {
+	if p.r.TakeNil() {
+		return nil
+	}
+	v, err := p.r.Bytes()
+	if err != nil {
+		return p.wrong(`option "cursor"`, "bin or nil", err)
+	}
+	c.Scan.Cursor, c.Scan.HasCursor = v, true
 	return nil
 }
 

@@ -2,9 +2,11 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -68,6 +70,14 @@ func TestRskvd_RoundTrip(t *testing.T) {
 	require.Equal(t, result{1, "", ""}, rskv(t, socket, "", "get", "absent"))
 	require.Equal(t, result{0, "", ""}, rskv(t, socket, "", "sync"))
 	require.Contains(t, rskv(t, socket, "", "stats").stdout, "io_backend")
+	require.Equal(t, 0, rskv(t, socket, "", "put", "scan\tned", "a\nb\\").code)
+	require.Equal(t, result{0, "scan\\tned\ta\\nb\\\\\n", ""}, rskv(t, socket, "", "scan", "--prefix", "scan"))
+	require.Equal(t, result{0, "7363616e096e6564\n", ""}, rskv(t, socket, "", "scan", "--keys", "--hex", "--prefix", "7363"))
+	require.Equal(t, result{0, `{"key":"scan\tned","value":"a\nb\\"}` + "\n", ""}, rskv(t, socket, "", "scan", "--json", "--prefix", "scan"))
+	keys := strings.Count(rskv(t, socket, "", "scan", "--keys").stdout, "\n")
+	require.Greater(t, keys, 2)
+	require.Equal(t, result{0, fmt.Sprintln(keys), ""}, rskv(t, socket, "", "len", "--exact"))
+	require.Equal(t, result{0, fmt.Sprintln(keys), ""}, rskv(t, socket, "", "len"))
 	require.Contains(t, rskv(t, socket, "", "config").stdout, "memory 32MiB\n")
 	require.Contains(t, rskv(t, socket, "", "checkpoint", "--kind", "log").stdout, "checkpoint ")
 	require.Contains(t, rskv(t, socket, "", "checkpoint", "--cookie", "nightly").stdout, "checkpoint ")

@@ -78,8 +78,8 @@ func (t *tool) root() *cobra.Command {
 	root.Flags().BoolVar(&latency, "latency", false, "ping until interrupted, and show how long the answers take")
 	root.Flags().BoolVar(&stat, "stat", false, "print a line of what the daemon does each second until interrupted")
 	root.AddCommand(t.withHex(t.getCommand(), t.putCommand(), t.delCommand(), t.existsCommand(), t.casCommand(),
-		t.addCommand(), t.appendCommand(), t.mgetCommand(), t.mputCommand(), t.exportCommand())...)
-	root.AddCommand(t.importCommand(), t.verifyCommand(), t.statsCommand(), t.configCommand(), t.pingCommand(),
+		t.addCommand(), t.appendCommand(), t.mgetCommand(), t.mputCommand(), t.scanCommand(), t.exportCommand())...)
+	root.AddCommand(t.importCommand(), t.verifyCommand(), t.statsCommand(), t.configCommand(), t.pingCommand(), t.lenCommand(),
 		t.syncCommand(), t.checkpointCommand(), t.checkpointsCommand(), t.backupCommand(), t.scrubCommand(), t.healthCommand(), t.slowlogCommand(), t.monitorCommand(), t.topCommand(),
 		t.compactCommand(), t.tasksCommand(),
 		t.versionCommand())

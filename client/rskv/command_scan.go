@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"rskv/client"
+)
+
+func (t *tool) scanCommand() *cobra.Command {
+	var prefix string
+	var keys bool
+	cmd := &cobra.Command{
+		Use:   "scan",
+		Short: "list all keys with their values",
+		Long: "scan lists every key that is there from its beginning to its end exactly once, in no order. A line\n" +
+			"is key, tab, value, with tab, newline, carriage return and backslash written \\t \\n \\r \\\\. With\n" +
+			"--hex --prefix and the keys that are listed are in hexadecimal. It reads the daemon's whole log,\n" +
+			"whatever the prefix is.",
+		Args: arguments(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o := client.ScanOptions{KeysOnly: keys, Count: 1000}
+			if prefix != "" {
+				p, err := t.key(prefix)
+				if err != nil {
+					return err
+				}
+				o.Prefix = p
+			}
+			return t.scan(cmd, o)
+		},
+	}
+	cmd.Flags().StringVar(&prefix, "prefix", "", "only keys that begin with it")
+	cmd.Flags().BoolVar(&keys, "keys", false, "only the keys")
+	return cmd
+}
+
+// scan prints page by page; --timeout is for each.
+func (t *tool) scan(cmd *cobra.Command, o client.ScanOptions) error {
+	for cursor := []byte(nil); ; {
+		var pairs []client.Pair
+		err := t.call(cmd, func(ctx context.Context, c *client.Client) (err error) {
+			pairs, cursor, err = c.ScanPage(ctx, o, cursor)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, p := range pairs {
+			if err := t.printScanned(p, o.KeysOnly); err != nil {
+				return err
+			}
+		}
+		if cursor == nil {
+			return nil
+		}
+	}
+}
+
+func (t *tool) printScanned(p client.Pair, keysOnly bool) error {
+	text := string(appendEscaped(nil, p.Key))
+	if t.hex {
+		text = hex.EncodeToString(p.Key)
+	}
+	fields := []field{{"key", p.Key}}
+	if !keysOnly {
+		text += "\t" + string(appendEscaped(nil, p.Value))
+		fields = append(fields, field{"value", p.Value})
+	}
+	return t.answer(text, fields...)
+}
+
+func (t *tool) lenCommand() *cobra.Command {
+	var exact bool
+	cmd := &cobra.Command{
+		Use:   "len",
+		Short: "print the number of keys",
+		Long: "len prints the number of keys from the daemon's counters, which can be slightly off while keys are\n" +
+			"on disk. With --exact the daemon reads its whole log to count them, and corrects its counters; give\n" +
+			"it a --timeout that lasts.",
+		Args: arguments(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var n int64
+			err := t.call(cmd, func(ctx context.Context, c *client.Client) (err error) {
+				if exact {
+					n, err = c.LenExact(ctx)
+				} else {
+					n, err = c.Len(ctx)
+				}
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			return t.answer(strconv.FormatInt(n, 10), field{"keys", n})
+		},
+	}
+	cmd.Flags().BoolVar(&exact, "exact", false, "count them")
+	return cmd
+}
