@@ -627,21 +627,29 @@ func (s *Session) resume(p *pendingOp, out outcome, fn func(*Op)) {
 	case onDisk:
 		s.awaitRecord(p, &at)
 	case inChunks:
+		// A read that was started early is of an older record: it must not arrive
+		// among the chunks.
+		s.giveUpRead(p)
 		s.startLarge(p, s.plan.seen, fn)
+	}
+}
+
+// giveUpRead ends p's interest in the record that is being read for it, or was.
+func (s *Session) giveUpRead(p *pendingOp) {
+	switch r := p.read; {
+	case r == nil:
+	case r.arrived:
+		s.dropRead(r)
+	default:
+		r.p = nil // nobody waits for it any more
+		p.read = nil
 	}
 }
 
 // finish hands the op out and lets those go that waited for it.
 func (s *Session) finish(p *pendingOp, fn func(*Op)) {
 	q := &s.queue
-	if p.read != nil {
-		if p.read.arrived {
-			s.dropRead(p.read)
-		} else {
-			p.read.p = nil
-			p.read = nil
-		}
-	}
+	s.giveUpRead(p)
 	q.count--
 	s.count(&p.op)
 	if q.byKey[p.hash] == p {
