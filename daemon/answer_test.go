@@ -38,7 +38,7 @@ func TestWireError(t *testing.T) {
 		"ErrBusy":          {engine.ErrBusy, ipc.CodeBusy}, "ErrIndexFull": {engine.ErrIndexFull, ipc.CodeBusy}, "ErrDiskFull": {engine.ErrDiskFull, ipc.CodeDiskFull},
 		"ErrNoTask": {engine.ErrNoTask, ipc.CodeBadRequest}, "ErrTaskFixed": {engine.ErrTaskFixed, ipc.CodeBadRequest},
 		"ErrCompacting": {engine.ErrCompacting, ipc.CodeBusy}, "ErrCursor": {engine.ErrCursor, ipc.CodeCursorLost},
-		"ErrReadOnly":   {fmt.Errorf("%w: %w", engine.ErrReadOnly, unix.EIO), ipc.CodeReadOnly}, "ErrClosed": {engine.ErrClosed, ipc.CodeShuttingDown},
+		"ErrReadOnly": {fmt.Errorf("%w: %w", engine.ErrReadOnly, unix.EIO), ipc.CodeReadOnly}, "ErrClosed": {engine.ErrClosed, ipc.CodeShuttingDown},
 		"ErrCorrupt": {&engine.CorruptError{Where: "log"}, ipc.CodeCorrupt}, "ErrIO": {engine.ErrIO, ipc.CodeIO},
 	}
 	for _, name := range engineErrors(t) {
