@@ -153,6 +153,7 @@ var remedies = map[ipc.Code]string{
 	ipc.CodeCorrupt:         "a record is damaged: `rskvd verify`, then restore a backup or `rskvd salvage`",
 	ipc.CodeIO:              "a read failed: see the kernel's log",
 	ipc.CodeSessionUnknown:  "a client came back after its session was forgotten: `session_expiry`, `max_sessions`",
+	ipc.CodeCursorLost:      "a scan took longer between two pages than compaction waits: the client begins it anew",
 	ipc.CodeShuttingDown:    "the daemon is stopping; clients connect again by themselves",
 	ipc.CodeInternal:        "a bug: report it with the log",
 }
