@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -104,4 +105,37 @@ func BenchmarkIndex_CASBatch32(b *testing.B) {
 			}
 		}
 	}
+}
+
+// BenchmarkIndex_Step splits chunks of a table of 4.3 entries a bucket: what a
+// creator who helps has to wait. The longest is that of the machine, if it is
+// busy; a page fault would show in the mean as well.
+func BenchmarkIndex_Step(b *testing.B) {
+	const tableBits = 18
+	var x *Index
+	var longest time.Duration
+	for range b.N {
+		if x == nil || !x.Growing() {
+			b.StopTimer()
+			if x != nil {
+				require.NoError(b, x.Free())
+			}
+			var err error
+			x, err = New(Options{Bits: tableBits, MaxBits: tableBits + 1})
+			require.NoError(b, err)
+			for n := uint64(0); !x.Growing(); n++ {
+				slot, e, err := x.FindOrCreate(goodHash(n))
+				require.NoError(b, err)
+				CAS(slot, e, record.Addr(n+100))
+			}
+			b.StartTimer()
+		}
+		x.Prepare()
+		begin := time.Now()
+		x.Step()
+		longest = max(longest, time.Since(begin))
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(longest)/1e3, "us-longest")
+	require.NoError(b, x.Free())
 }
