@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math/rand/v2"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -89,29 +87,10 @@ func (r *runner) fasterSize(ctx context.Context, keys uint64, memory int64) (err
 
 // runMix lets threads do a mix for d.
 func (s *small) runMix(mix fasterMix, threads int, source func(int) draw.Source, d time.Duration) (measure.Sample, error) {
-	var stop atomic.Bool
-	var wg sync.WaitGroup
-	workers := make([]*smallWorker, threads)
-	for t := range workers {
-		workers[t] = newSmallWorker(s, smallLoad{batch: 32}, source(t))
-	}
-	cpu, begin := measure.SelfCPU(), time.Now()
-	timer := time.AfterFunc(d, func() { stop.Store(true) })
-	defer timer.Stop()
-	for _, w := range workers {
-		wg.Go(func() { w.mixed(mix, &stop) })
-	}
-	wg.Wait()
-	sum := measure.Sample{Elapsed: time.Since(begin), CPU: measure.SelfCPU() - cpu}
-	var errs []error
-	for _, w := range workers {
-		sum.Ops += w.ops
-		sum.Reads += w.reads
-		sum.Hits += w.hits
-		errs = append(errs, w.err)
-		w.session.Close()
-	}
-	return sum, errors.Join(errs...)
+	return s.runMixDuring(mix, threads, source, func() error {
+		time.Sleep(d)
+		return nil
+	})
 }
 
 // addend is what RMW adds: a number above the bits that say which key a value

@@ -4,7 +4,7 @@
 //	rskv-bench quick --smoke   the same, small: does it work at all
 //	rskv-bench fio JOB         a job file of fio on rskv; with --vs-fio, fio beside it
 //	rskv-bench ycsb [A..F]     YCSB's workloads on the store and the socket
-//	rskv-bench run GROUP       by size, hit rate, mix, threads, goroutines, batches
+//	rskv-bench run GROUP       by size, hit rate, mix, threads, goroutines, batches; durability, space
 //	rskv-bench soak            updates and deletes for a long time, inside budgets
 //	rskv-bench demo            the same to watch
 //	rskv-bench report A.json   a page with plots

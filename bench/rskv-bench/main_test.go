@@ -36,6 +36,7 @@ func TestRun_WrongArguments(t *testing.T) {
 		{[]string{"run"}, "no group given"},
 		{[]string{"run", "write", "moon"}, `no group "moon"`},
 		{[]string{"run", "all", "--rounds", "0"}, "above 0"},
+		{[]string{"run", "space", "--keys", "9"}, "--keys 9"},
 		{[]string{"report"}, "at least one file"},
 		{[]string{"compare"}, "one or two files"},
 		{[]string{"trend"}, "one file"},
@@ -183,7 +184,7 @@ func TestRunGroups(t *testing.T) {
 			efficient++
 		}
 	}
-	require.Len(t, r.Rows, 10+10+10+10+21+16+10+32)
+	require.Len(t, r.Rows, 10+10+10+10+21+16+10+32+19+10)
 	require.Equal(t, 21+16, efficient)
 	left, err := os.ReadDir(dir)
 	require.NoError(t, err)

@@ -35,18 +35,26 @@ var categories = []category{
 	{"concurrency", "1 to 1000 goroutines, in process and on one connection", (*runner).concurrency},
 	{"batch", "1 to 1000 operations handed over together", (*runner).batch},
 	{"faster", "the setting of C++ FASTER's benchmark: 10 and 50 M keys of 8 + 8 B (5 GiB of memory)", (*runner).faster},
+	{"durability", "checkpoints and commits under load, recovery, checksums (6.5 GiB of memory)", (*runner).durability},
+	{"space", "compaction under load at half of the log live, an index that grows tenfold", (*runner).space},
 }
+
+// keysMin is the least number of keys with which the groups that take it say
+// anything: more than a burst of every goroutine.
+const keysMin = 10_000
 
 // runner is one run of categories.
 type runner struct {
 	*suite
 	round time.Duration
-	small bool // everything smaller: shows that it works, not how fast it is
+	keys  uint64 // of the groups about durability and space
+	small bool   // everything smaller: shows that it works, not how fast it is
 }
 
 type runFlags struct {
 	smoke  bool
 	rounds int
+	keys   uint64
 	time   time.Duration
 	json   string
 	dir    string
@@ -79,6 +87,7 @@ func runCommand() *cobra.Command {
 	flags.BoolVar(&f.smoke, "smoke", false, "small and short: shows that it works, not how fast it is")
 	flags.IntVar(&f.rounds, "rounds", 5, "rounds of each row")
 	flags.DurationVar(&f.time, "time", time.Second, "length of a round")
+	flags.Uint64Var(&f.keys, "keys", 10_000_000, "keys of the groups durability and space, at least 10000; with --smoke 20000")
 	flags.StringVar(&f.json, "json", "", "write everything to this file as JSON; - for stdout, instead of the table")
 	flags.StringVar(&f.dir, "dir", os.TempDir(), "where data is written, and removed again")
 	flags.StringVar(&f.rskvd, "rskvd", "", "the daemon's program (default: beside this one, else in PATH)")
@@ -105,7 +114,11 @@ func (f *runFlags) run(cmd *cobra.Command, list []category) (err error) {
 	if f.rounds < 1 || f.time <= 0 {
 		return fmt.Errorf("%w: --rounds and --time must be above 0", errUsage)
 	}
+	if f.keys < keysMin {
+		return fmt.Errorf("%w: --keys %d: want at least %d", errUsage, f.keys, keysMin)
+	}
 	if f.smoke {
+		f.keys = min(f.keys, 2*keysMin)
 		f.rounds, f.time = min(f.rounds, 2), min(f.time, 50*time.Millisecond)
 	}
 	s, err := newSuite(cmd, f.dir, f.rskvd, f.rounds)
@@ -113,7 +126,7 @@ func (f *runFlags) run(cmd *cobra.Command, list []category) (err error) {
 		return err
 	}
 	defer s.close(&err)
-	r := &runner{suite: s, round: f.time, small: f.smoke}
+	r := &runner{suite: s, round: f.time, keys: f.keys, small: f.smoke}
 	for _, c := range list {
 		if err := c.run(r, cmd.Context()); err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)

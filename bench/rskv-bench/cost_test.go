@@ -1,0 +1,69 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"rskv/bench/internal/measure"
+)
+
+// smokeGroup runs one group small, and returns its rows by name.
+func smokeGroup(t *testing.T, group string) map[string]*measure.Row {
+	dir := t.TempDir()
+	var stdout, stderr bytes.Buffer
+	args := []string{"run", group, "--smoke", "--rounds", "1", "--time", "10ms", "--keys", "10000", "--dir", dir, "--json", "-"}
+	require.Zero(t, run(t.Context(), args, &stdout, &stderr), stderr.String())
+	var r measure.Report
+	require.NoError(t, json.Unmarshal(stdout.Bytes(), &r))
+	rows := map[string]*measure.Row{}
+	for _, row := range r.Rows {
+		require.Len(t, row.Rates, 1, "%s: %s", row.Name, row.Missing+row.Failed)
+		require.Positive(t, row.Rate.Median, row.Name)
+		require.NotEmpty(t, row.Setting, row.Name)
+		rows[row.Name] = row
+	}
+	require.Len(t, rows, len(r.Rows), "names are different")
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, left)
+	return rows
+}
+
+// A row that did not checkpoint, hold, recover or read what it says is a figure of
+// something else.
+func TestRunDurability(t *testing.T) {
+	rows := smokeGroup(t, "durability")
+	require.Len(t, rows, 2+5+2+10)
+	with := rows["50 % reads, a checkpoint"]
+	require.NotNil(t, with.Ratio)
+	require.EqualValues(t, 1, *with.Hit)
+	require.Contains(t, strings.Join(with.Notes, "\n"), "a checkpoint of")
+	hold := func(name string) float64 { return rows["write hold, "+name].Rate.Median }
+	require.LessOrEqual(t, hold("p50"), hold("p99.99"))
+	require.LessOrEqual(t, hold("p99.99"), hold("longest"))
+	cold := rows["got, cold, records of 1024 B"]
+	require.EqualValues(t, 1, *cold.Hit)
+	require.Greater(t, *cold.Cold, 0.9)
+	for _, size := range []string{"32", "96", "1024"} {
+		require.Contains(t, strings.Join(rows["read and verified, records of "+size+" B"].Notes, "\n"), "the hash is")
+	}
+}
+
+// A row of compaction without a pass, or of growth without growth, measures nothing.
+func TestRunSpace(t *testing.T) {
+	rows := smokeGroup(t, "space")
+	require.Len(t, rows, 4+6)
+	require.NotNil(t, rows["put, passes run"].Ratio)
+	require.GreaterOrEqual(t, rows["write amplification"].Rate.Median, 1.0)
+	growing := rows["put, made for 1 k"]
+	require.NotNil(t, growing.Ratio)
+	require.Regexp(t, "doubled [1-9]", strings.Join(growing.Notes, "\n"))
+	memory := rows["put, made for 1 k: memory a key"].Rate.Median
+	require.Greater(t, memory, 32.0, "a record alone")
+	require.Less(t, memory, 200.0)
+}

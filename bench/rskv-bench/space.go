@@ -1,0 +1,293 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"rskv/bench/internal/kv"
+	"rskv/bench/internal/load"
+	"rskv/bench/internal/measure"
+	"rskv/engine"
+)
+
+const (
+	// spaceValue makes a record of 128 B.
+	spaceValue  = 104
+	spaceRecord = recordHeader + load.KeySize + spaceValue
+	// spaceMemory is the memory in bytes that a key adds, a half of its record.
+	spaceMemory = spaceRecord / 2
+	// liveWanted is the share of the log that is live when passes begin.
+	liveWanted = 0.5
+	// passRounds is how many times the length of a round the rows with passes take:
+	// a pass that is due begins within a second.
+	passRounds = 2
+	// passWait bounds the wait for the first pass, settleWait that for passes to end.
+	passWait   = 30 * time.Second
+	settleWait = 10 * time.Second
+	passLook   = 100 * time.Millisecond
+	// indexGrows is how many times as many keys there are after the index has grown.
+	indexGrows = 10
+)
+
+// space is what room costs: compaction, and an index that grows.
+func (r *runner) space(ctx context.Context) error { return inTurn(ctx, r.compaction, r.indexGrowth) }
+
+// errNoPass: compaction did not begin, so there is nothing to measure.
+var errNoPass = errors.New("no compaction pass has begun")
+
+// spaceSetting is the size of the stores that are compacted.
+type spaceSetting struct {
+	keys            uint64
+	memory, segment int64
+	page            int
+	commit          time.Duration
+	load            load.Load
+}
+
+func (r *runner) spaceSetting() spaceSetting {
+	s := spaceSetting{keys: r.keys / 10, segment: 16 << 20, page: 1 << 20, commit: time.Second}
+	if r.small {
+		// Everything is in memory, so the log grows by what commits have frozen.
+		s.segment, s.page, s.commit = 1<<20, 256<<10, 20*time.Millisecond
+	}
+	// The index, and little of what is live.
+	s.memory = engine.MemoryMin + int64(s.keys)*spaceMemory
+	s.load = load.Load{Workers: writers, Batch: 32, Keys: s.keys, ValueSize: spaceValue}
+	return s
+}
+
+// live is how many bytes of log hold the newest value of every key.
+func (s *spaceSetting) live() int64 { return int64(s.keys) * spaceRecord }
+
+// overwritten makes a store, and overwrites its keys until at most liveWanted of its log
+// lives.
+func (r *runner) overwritten(ctx context.Context, name string, s spaceSetting, opt engine.Options) (*opened, error) {
+	opt.Dir, opt.Memory, opt.SegmentSize, opt.PageSize = filepath.Join(r.dir, name), s.memory, s.segment, s.page
+	opt.IndexBits, opt.CommitInterval = smallIndex(s.keys), s.commit
+	e, err := kv.OpenEngine(opt)
+	if err != nil {
+		return nil, err
+	}
+	o := &opened{e, name}
+	err = r.preload(ctx, o, s.keys, spaceValue)
+	end := time.Now().Add(passWait)
+	for err == nil && e.EstimateGC().Total < int64(float64(s.live())/liveWanted) && e.Stats().Scanned == 0 {
+		if _, err = s.load.Run(ctx, o, r.round); err == nil && time.Now().After(end) {
+			err = fmt.Errorf("%w: the log has only grown to %d bytes", errNoPass, e.EstimateGC().Total)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, e.Close())
+	}
+	return o, nil
+}
+
+// compaction is uniform overwriting while passes run, beside the same without any.
+func (r *runner) compaction(ctx context.Context) (err error) {
+	var stores []*opened
+	defer closeAll(&err, &stores)
+	s := r.spaceSetting()
+	quiet, err := r.overwritten(ctx, "uncompacted", s, engine.Options{LiveRatio: -1})
+	if err != nil {
+		return err
+	}
+	stores = append(stores, quiet)
+	budget := 4*s.live() + 16*s.segment
+	busy, err := r.overwritten(ctx, "compacted", s, engine.Options{LiveRatio: liveWanted, Disk: budget})
+	if err != nil {
+		return err
+	}
+	stores = append(stores, busy)
+	store := busy.Store.(*kv.Engine).Store
+	if err := r.firstPass(ctx, store, busy, s); err != nil {
+		return err
+	}
+	row := func(name string) *measure.Row {
+		return &measure.Row{
+			Group: "compaction under load", Name: name, Commit: s.commit.String(), Unit: "k/s", Scale: 1000,
+			Setting: fmt.Sprintf("puts, %s keys of %d B x %d B, uniform, %d goroutines, batches of 32, memory %s, %s live; passes start below %.0f %% live, disk budget %s; without: the log only grows",
+				count(s.keys), load.KeySize, spaceValue, writers, mib(s.memory), mib(s.live()), 100*liveWanted, mib(budget)),
+		}
+	}
+	with, without := row("put, passes run"), row("put, none run")
+	from := store.Stats()
+	var scanned uint64 // while the load ran
+	var loaded time.Duration
+	contenders := []measure.Contender{
+		{Row: with, Run: func(ctx context.Context, d time.Duration) (measure.Sample, error) {
+			before := store.Stats().Scanned
+			sample, err := s.load.Run(ctx, busy, passRounds*d)
+			scanned += store.Stats().Scanned - before
+			loaded += sample.Elapsed
+			if err == nil {
+				err = settle(ctx, store)
+			}
+			return sample, err
+		}},
+		{Row: without, Run: func(ctx context.Context, d time.Duration) (measure.Sample, error) {
+			return s.load.Run(ctx, quiet, passRounds*d)
+		}},
+	}
+	if err := r.ran(ctx, contenders); err != nil {
+		return err
+	}
+	without.Finish(nil)
+	with.Finish(without)
+	with.Note("passes scanned %.0f MB/s while the load ran", float64(scanned)/max(loaded.Seconds(), 1e-9)/1e6)
+	r.amplification(with, from, store.Stats())
+	return r.onePass(ctx, with, store)
+}
+
+// firstPass goes on until compaction has begun.
+func (r *runner) firstPass(ctx context.Context, store *engine.Store, busy *opened, s spaceSetting) error {
+	for end := time.Now().Add(passWait); store.Stats().Scanned == 0; {
+		if time.Now().After(end) {
+			return fmt.Errorf("%w: %s", errNoPass, store.Stats().NextCompaction)
+		}
+		if _, err := s.load.Run(ctx, busy, r.round); err != nil {
+			return err
+		}
+	}
+	return settle(ctx, store)
+}
+
+// settle waits a while until no pass is under way and none is due, so that the neighbour is
+// not measured while one runs.
+func settle(ctx context.Context, store *engine.Store) error {
+	last := store.Stats().Scanned
+	for end := time.Now().Add(settleWait); time.Now().Before(end); {
+		if err := sleep(ctx, passLook); err != nil {
+			return err
+		}
+		now := store.Stats().Scanned
+		if now == last && !store.EstimateGC().WouldPay {
+			return nil
+		}
+		last = now
+	}
+	return nil
+}
+
+// amplification says what passes wrote again, between two looks.
+func (r *runner) amplification(like *measure.Row, from, to engine.Stats) {
+	appended, moved := to.LogAppended-from.LogAppended, to.Moved-from.Moved
+	if appended <= moved {
+		return
+	}
+	row := r.figure(like, "write amplification", "x", float64(appended)/float64(appended-moved))
+	row.Note("bytes of log written for one appended by users, all rounds together: %.0f MB appended, %.0f MB of them by %d passes; %.2f since the store was made",
+		float64(appended)/1e6, float64(moved)/1e6, to.Compactions-from.Compactions, to.WriteAmplification)
+}
+
+// onePass is a pass over the whole log that is asked for while nobody else works.
+func (r *runner) onePass(ctx context.Context, like *measure.Row, store *engine.Store) error {
+	var res engine.CompactResult
+	err := engine.ErrCompacting
+	for end := time.Now().Add(passWait); errors.Is(err, engine.ErrCompacting) && time.Now().Before(end); {
+		if err = sleep(ctx, passLook); err == nil {
+			res, err = store.Compact(ctx, engine.CompactOptions{})
+		}
+	}
+	if err != nil {
+		return err
+	}
+	row := r.figure(like, "a pass over the whole log, no load", "MB/s", float64(res.Scanned)/max(res.Took.Seconds(), 1e-9)/1e6)
+	row.Note("%s scanned, %s of it copied, %s freed, %.2f s", mib(res.Scanned), mib(res.Copied), mib(res.Freed), res.Took.Seconds())
+	return nil
+}
+
+// indexGrowth is the load of new keys into an index that was made for a tenth of
+// them, beside one that was made for all.
+func (r *runner) indexGrowth(ctx context.Context) error {
+	first := r.keys / indexGrows
+	memory := memoryFor(r.keys, 1)
+	row := func(name string) *measure.Row {
+		return &measure.Row{
+			Group: "index that grows", Name: name, Commit: "off", Unit: "M/s", Scale: 1e6,
+			Setting: fmt.Sprintf("new keys of 8 B with values of 8 B, from %s to %s, 1 goroutine, batches of 32, memory %s; p50/p99 are of a batch", count(first), count(r.keys), mib(memory)),
+		}
+	}
+	growing, ready := row("put, made for "+count(first)), row("put, made for "+count(r.keys))
+	var stall, bytes [2]float64 // longest batch in ms, bytes a key
+	var doublings uint64
+	contender := func(i int, row *measure.Row, sized uint64) measure.Contender {
+		return measure.Contender{Row: row, Run: func(context.Context, time.Duration) (measure.Sample, error) {
+			sample, st, err := r.growOnce(memory, smallIndex(sized), first)
+			if err != nil {
+				return sample, err
+			}
+			stall[i] = max(stall[i], float64(sample.Times.Max())/1e6)
+			bytes[i] = (float64(st.IndexBuckets+st.IndexOverflow)*64 + float64(st.LogTail-st.LogBegin)) / float64(r.keys)
+			if i == 0 {
+				doublings = st.IndexDoublings
+			}
+			return sample, nil
+		}}
+	}
+	if err := r.ran(ctx, []measure.Contender{contender(0, growing, first), contender(1, ready, r.keys)}); err != nil {
+		return err
+	}
+	ready.Finish(nil)
+	growing.Finish(ready)
+	growing.Note("the index doubled %d times", doublings)
+	for i, row := range []*measure.Row{growing, ready} {
+		if len(row.Rates) == 0 {
+			continue
+		}
+		r.figure(row, row.Name+": longest stall of a batch", "ms", stall[i])
+		r.figure(row, row.Name+": memory a key", "B", bytes[i])
+	}
+	return nil
+}
+
+// growOnce loads a store of its own: the first keys unmeasured, then the others.
+func (r *runner) growOnce(memory int64, indexBits int, first uint64) (sample measure.Sample, st engine.Stats, err error) {
+	const name = "growing"
+	s, err := r.smallStore(name, engine.Options{Memory: memory, CommitInterval: -1, IndexBits: indexBits}, first)
+	if err != nil {
+		return sample, st, err
+	}
+	defer r.discard(&err, s, name)
+	w := newSmallWorker(s, smallLoad{batch: 32, write: true}, nil)
+	defer w.session.Close()
+	sample.Times = measure.NewTimes()
+	cpu, begin := measure.SelfCPU(), time.Now()
+	for k := first; k < r.keys && w.err == nil; {
+		n := 0
+		for ; n < len(w.numbers) && k < r.keys; n++ {
+			w.numbers[n] = k
+			k++
+		}
+		batch := time.Now()
+		w.put(n)
+		measure.Record(sample.Times, int64(time.Since(batch)))
+	}
+	sample.Ops, sample.Elapsed, sample.CPU = w.ops, time.Since(begin), measure.SelfCPU()-cpu
+	if w.err != nil {
+		return sample, st, w.err
+	}
+	s.keys = r.keys
+	return sample, s.store.Stats(), s.spotCheck()
+}
+
+// spotCheck looks at a few keys of all.
+func (s *small) spotCheck() error {
+	session := s.store.NewSession()
+	defer session.Close()
+	var key [smallSize]byte
+	for k := uint64(0); k < s.keys; k += max(1, s.keys/1000) {
+		binary.LittleEndian.PutUint64(key[:], k)
+		v, err := session.Get(key[:], nil)
+		if err != nil {
+			return fmt.Errorf("%w: key %d: %w", measure.ErrWrong, k, err)
+		}
+		if len(v) != smallSize || binary.LittleEndian.Uint64(v)&keyMask != k {
+			return fmt.Errorf("%w: key %d has %x", measure.ErrWrong, k, v)
+		}
+	}
+	return nil
+}
