@@ -50,7 +50,7 @@ func TestRunDurability(t *testing.T) {
 	require.EqualValues(t, 1, *cold.Hit)
 	require.Greater(t, *cold.Cold, 0.9)
 	for _, size := range []string{"32", "96", "1024"} {
-		require.Contains(t, strings.Join(rows["read and verified, records of "+size+" B"].Notes, "\n"), "the hash is")
+		require.Contains(t, strings.Join(rows["read and verified, records of "+size+" B"].Notes, "\n"), "the hash alone is")
 	}
 }
 
