@@ -171,7 +171,8 @@ type Device interface {
 	// Reserve. What is there stays when the device is closed.
 	Reserve(segments int)
 	// Room says how many segments have room reserved for them at the moment, and
-	// whether more were asked for that there is no room for.
+	// whether more were asked for that there is no room for. Where reserving fails
+	// for any other reason it says that there is room: a write will meet the error.
 	Room() (reserved int, full bool)
 
 	// Buffers is the device's staging memory for reads.

@@ -236,7 +236,11 @@ func (d *disk) Reserve(segments int) {
 
 // Room implements Device.
 func (d *disk) Room() (reserved int, full bool) {
-	return int(d.volume.spareCount.Load()), d.volume.short.Load()
+	v := d.volume
+	if v.spareless.Load() {
+		return reserveMax, false // the write that needs the segment will tell
+	}
+	return int(v.spareCount.Load()), v.short.Load()
 }
 
 // Buffers implements Device.

@@ -55,7 +55,9 @@ func (r *reserver) ask(n int) {
 	}
 	r.mu.running = true
 	r.group.Go(func() {
-		v.short.Store(!v.makeSpares())
+		err := v.makeSpares()
+		v.short.Store(isFull(err))
+		v.spareless.Store(err != nil && !isFull(err))
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.mu.running = false
@@ -65,14 +67,12 @@ func (r *reserver) ask(n int) {
 // stop returns when nothing is being made. Nobody asks any more.
 func (r *reserver) stop() { r.group.Wait() }
 
-// makeSpares makes what is missing, and reports whether there was room for it. On
-// any other error the write that needs the segment will tell.
-func (v *volume) makeSpares() bool {
-	var err error
+// makeSpares makes what is missing.
+func (v *volume) makeSpares() (err error) {
 	for err == nil && v.spareCount.Load() < v.wanted.Load() {
 		err = v.makeSpare()
 	}
-	return !isFull(err)
+	return err
 }
 
 func (v *volume) makeSpare() error {

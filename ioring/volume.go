@@ -50,6 +50,7 @@ type volume struct {
 
 	spareCount atomic.Int64 // len(spares); written under create
 	wanted     atomic.Int64 // how many spares are wanted
+	spareless  atomic.Bool  // they could not be made for another reason; written by the reserver
 	short      atomic.Bool  // there was no room for all of them; written by the reserver
 
 	mu struct {
