@@ -22,9 +22,10 @@
 package faultfs
 
 import (
-	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -78,8 +79,9 @@ type Rule struct {
 }
 
 const (
-	// fsName is how a mount is found again that a killed run has left.
-	fsName = "rskv-faultfs"
+	// fsName is how a mount is found again that a killed run has left; the number
+	// of its process follows.
+	fsName = "rskv-faultfs-"
 	// transferMax is the longest read or write in bytes that arrives as one
 	// request: two of the largest pages that tests write at once.
 	transferMax = 512 << 10
@@ -91,8 +93,9 @@ type FS struct {
 	// Immutable.
 	Dir, Below string
 
-	server *fuse.Server
-	mu     struct {
+	server  *fuse.Server
+	watcher *exec.Cmd
+	mu      struct {
 		sync.Mutex
 		rules []*activeRule
 		count [kinds]int
@@ -126,20 +129,42 @@ func Mount(parent string) (*FS, error) {
 	top := &node{&fs.LoopbackNode{RootData: root}, f}
 	root.RootNode = top
 	second := time.Second // names change through this mount only
+	if f.watcher, err = watch(f.Dir); err != nil {
+		return nil, err
+	}
 	f.server, err = fs.Mount(f.Dir, top, &fs.Options{
 		EntryTimeout: &second, AttrTimeout: &second,
 		MountOptions: fuse.MountOptions{
-			DirectMount: true, MaxWrite: transferMax, DisableXAttrs: true, Name: fsName, FsName: fsName,
+			DirectMount: true, MaxWrite: transferMax, DisableXAttrs: true, Name: "rskv-faultfs", FsName: fsName + strconv.Itoa(os.Getpid()),
 		},
 	})
 	if err != nil {
+		f.unwatch()
 		return nil, fmt.Errorf("mount FUSE: %w", err)
 	}
 	return f, nil
 }
 
+// watch starts a process that ends the mount at dir when this one dies. A process
+// with requests to itself in flight cannot die otherwise, for it waits for its own
+// answers; its command line is gone by then.
+func watch(dir string) (*exec.Cmd, error) {
+	const script = `while [ -n "$(tr -d '\0' 2>/dev/null </proc/$1/cmdline)" ]; do sleep 0.3; done; umount -f -l "$2"`
+	cmd := exec.Command("/bin/sh", "-c", script, "faultfs", strconv.Itoa(os.Getpid()), dir)
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("watch the mount: %w", err)
+	}
+	return cmd, nil
+}
+
+func (f *FS) unwatch() {
+	_ = f.watcher.Process.Kill()
+	_ = f.watcher.Wait()
+}
+
 // Unmount ends the file system. What still uses it gets errors from then on.
 func (f *FS) Unmount() error {
+	defer f.unwatch()
 	// Forced, or a file that a failed test has left open would keep it alive.
 	if err := unix.Unmount(f.Dir, unix.MNT_FORCE|unix.MNT_DETACH); err != nil {
 		// Not root: the helper that has mounted it.
@@ -151,7 +176,9 @@ func (f *FS) Unmount() error {
 	return nil
 }
 
-// removeStale detaches the mounts of processes that are gone.
+// removeStale ends the mounts of processes that are gone, or want to go: one that
+// dies with requests of its own in flight waits for its own answers, until the
+// mount is forced away. Nothing here may look below a mount, or it waits as well.
 func removeStale() {
 	text, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
@@ -159,11 +186,16 @@ func removeStale() {
 	}
 	for line := range strings.Lines(string(text)) {
 		fields := strings.Fields(line)
-		if len(fields) < 2 || fields[0] != fsName {
+		if len(fields) < 2 {
 			continue
 		}
-		if _, err := os.Stat(fields[1]); errors.Is(err, unix.ENOTCONN) {
-			_ = unix.Unmount(fields[1], unix.MNT_DETACH)
+		pid, ours := strings.CutPrefix(fields[0], fsName)
+		if !ours {
+			continue
+		}
+		// The memory goes first, and the command line with it.
+		if command, err := os.ReadFile("/proc/" + pid + "/cmdline"); err != nil || len(command) == 0 {
+			_ = unix.Unmount(fields[1], unix.MNT_FORCE|unix.MNT_DETACH)
 		}
 	}
 }

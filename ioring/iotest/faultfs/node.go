@@ -148,6 +148,10 @@ func (h *handle) Write(_ context.Context, data []byte, off int64) (uint32, sysca
 	return uint32(n), fs.ToErrno(err)
 }
 
+// Flush implements fs.FileFlusher: not at all, so that the kernel does not ask
+// again. A process that dies closes its files when nobody answers any more.
+func (h *handle) Flush(context.Context) syscall.Errno { return syscall.ENOSYS }
+
 // Allocate implements fs.FileAllocater.
 func (h *handle) Allocate(_ context.Context, off, size uint64, mode uint32) syscall.Errno {
 	if errno, _ := h.judge(Allocate, int64(off), int(size)); errno != 0 {
