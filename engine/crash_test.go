@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"rskv/engine/internal/hlog"
+	"rskv/engine/internal/record"
 	"rskv/ioring/iotest"
 )
 
@@ -194,6 +196,49 @@ func TestCrash_Cuts(t *testing.T) {
 		var synced uint64
 		for cut := range min(life, cuts-first) {
 			dev, synced = m.crash(t, dev, rng, &id, synced, fmt.Sprintf("seed %d, disk %d, cut %d", seed, first, cut))
+		}
+	}
+}
+
+// TestCrash_TornPadding: a write is torn right behind the commit record, so that
+// the group is whole and only its padding is not, and the store does not open.
+func TestCrash_TornPadding(t *testing.T) {
+	for size := range 64 { // some of them end the commit record where a sector of 512 bytes ends
+		dev := newMem()
+		s := openOn(t, dev, nil)
+		n := s.NewSession()
+		require.NoError(t, n.Put([]byte("key"), make([]byte, size*16)))
+		syncStore(t, s)
+		rec := s.log.Durable()
+		end := (s.log.Durable() - 1) &^ (hlog.SectorSize/record.Unit - 1)
+		image := dev.CrashImage(iotest.CrashOptions{})
+		n.Close()
+		require.NoError(t, s.Close())
+		// The padding begins where the commit record ends: look for it.
+		at := end + hlog.FirstOffset/record.Unit
+		for ; at < rec; at++ {
+			b := make([]byte, record.HeaderSize)
+			for i := range b {
+				image.Corrupt(at.Bytes()+int64(i), func(x byte) byte { b[i] = x; return x })
+			}
+			w0, w1 := record.Words(b)
+			if isCommit(w0, w1) {
+				at += record.Addr(record.Size(w0, w1) / record.Unit)
+				break
+			}
+		}
+		for off := at.Bytes(); off < rec.Bytes(); off++ {
+			image.Corrupt(off, func(byte) byte { return 0 })
+		}
+		for range 2 { // the second time it lies in a closed span
+			s = openOn(t, image, nil)
+			n = s.NewSession()
+			value, err := n.Get([]byte("key"), nil)
+			require.NoError(t, err)
+			require.Len(t, value, size*16)
+			n.Close()
+			require.NoError(t, s.Close())
+			image = image.CrashImage(iotest.CrashOptions{})
 		}
 	}
 }

@@ -257,6 +257,9 @@ func (page *passPage) commit(a record.Addr, body []byte, generation uint64) erro
 	at := len(page.counts)
 	page.counts = append(page.counts, c.counts...)
 	c.counts = page.counts[at:]
+	// What follows up to the sector's end is padding, which a torn write may have
+	// left out.
+	page.at = sectorEnd(page.at)
 	c.addr, c.until = a, page.at
 	page.commits = append(page.commits, c)
 	return nil

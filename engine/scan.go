@@ -126,6 +126,9 @@ func (r *scan) next() (a record.Addr, w0, w1 uint64, body []byte, err error) {
 	}
 	size := int64(record.Size(w0, w1))
 	r.at = a + record.Addr(size/record.Unit)
+	if isCommit(w0, w1) {
+		r.at = sectorEnd(r.at) // what is between is padding, whole or not
+	}
 	return a, w0, w1, page[off+record.HeaderSize : off+size], nil
 }
 

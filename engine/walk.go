@@ -71,7 +71,9 @@ func (c *pageCheck) run(bytes []byte, base, from, until record.Addr) error {
 			if err := c.record(&r); err != nil {
 				return err
 			}
-			at = r.until()
+			if at = r.until(); r.isCommit() {
+				at = sectorEnd(at) // what is between is padding, whole or not
+			}
 			continue
 		}
 		next := at + 1
