@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -157,7 +158,8 @@ func TestLedger_Unknown(t *testing.T) {
 // twice. Or remembering such ids takes memory without end.
 func TestLedger_RevivedOnce(t *testing.T) {
 	const expiry = time.Second
-	clock := &ledgerClock{wall: 1_000_000}
+	clock := &ledgerClock{}
+	clock.wall.Store(1_000_000)
 	dev := iotest.NewMem(iotest.MemOptions{})
 	open := func() *Store {
 		s, err := Open(Options{Device: dev, Memory: MemoryMin, PageSize: 256 << 10, CommitInterval: -1, LedgerExpiry: expiry, Clock: clock})
@@ -198,7 +200,7 @@ func TestLedger_RevivedOnce(t *testing.T) {
 	_, err := s.FindLedger(ids[0])
 	require.ErrorIs(t, err, ErrLedgerUnknown)
 	forgetBy(1, func() {
-		clock.wall += 2 * expiry.Milliseconds()
+		clock.wall.Add(2 * expiry.Milliseconds())
 		table.forgottenMost = 1 // it is one too many to be remembered
 		table.sweepLocked()
 	})
@@ -213,7 +215,7 @@ func TestLedger_RevivedOnce(t *testing.T) {
 // ledgerClock is a clock whose wall time the test sets.
 type ledgerClock struct {
 	systemClock
-	wall int64
+	wall atomic.Int64 // tasks read it
 }
 
-func (c *ledgerClock) Wall() int64 { return c.wall }
+func (c *ledgerClock) Wall() int64 { return c.wall.Load() }
