@@ -104,7 +104,7 @@ type ledgerTable struct {
 	all     map[LedgerID]*Ledger
 	changed [2][]*Ledger  // counted in a group, by its parity
 	version atomic.Uint64 // of the last cut; written under mu
-	// prior says which ledgers of the run before may begin again at 0; no
+	// prior says which ledgers of earlier runs may begin again at 0; no
 	// generation: none any more. Guarded by mu.
 	prior LedgerHistory
 	// forgotten are those of them that have been here since and were forgotten:
@@ -118,10 +118,11 @@ type ledgerTable struct {
 // cut off by one crash and then gave up.
 const forgottenDefault = 64 << 10
 
-// LedgerHistory is what recovery knows about the run before.
+// LedgerHistory is what recovery knows about the runs before.
 type LedgerHistory struct {
-	generation uint64 // of the run before
-	version    uint64 // recovered
+	since   uint64 // generation of the run that made the commit recovered
+	until   uint64 // generation of the last run; 0: there was none
+	version uint64 // recovered
 }
 
 func (t *ledgerTable) init(opt *Options, prior LedgerHistory, version uint64) {
@@ -158,8 +159,9 @@ func (s *Store) NewLedger() (*Ledger, error) {
 }
 
 // FindLedger finds the ledger of a client that comes back. One that was handed
-// out by the run before and is not in what was recovered never committed
-// anything: it begins again at 0, once. ErrLedgerUnknown: nothing can be said.
+// out after the commit that was recovered never committed anything, whether that
+// was in the run before or in one that ended before it could commit: it begins
+// again at 0, once. ErrLedgerUnknown: nothing can be said.
 func (s *Store) FindLedger(id LedgerID) (*Ledger, error) {
 	t := &s.ledgers
 	t.mu.Lock()
@@ -180,7 +182,7 @@ func (s *Store) FindLedger(id LedgerID) (*Ledger, error) {
 // beginsAgainLocked reports whether a ledger that is not in what was recovered
 // would be one that never committed anything.
 func (t *ledgerTable) beginsAgainLocked(id LedgerID) bool {
-	return t.prior.generation != 0 && id.generation() == t.prior.generation && id.version() >= t.prior.version
+	return id.generation() >= t.prior.since && id.generation() <= t.prior.until && id.version() >= t.prior.version
 }
 
 // forgetLocked forgets a ledger, so that it is unknown from here on. If there is

@@ -212,6 +212,74 @@ func TestLedger_RevivedOnce(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
+// TestLedger_CrashAfterCrash: a client whose ledger was in no commit is told that
+// it is unknown, because the daemon crashed once more before it committed: it
+// cannot send its writes again, though none of them has an effect. Or one is taken
+// up that has been committed and forgotten: they would be done twice.
+func TestLedger_CrashAfterCrash(t *testing.T) {
+	dev := iotest.NewMem(iotest.MemOptions{})
+	var s *Store
+	open := func() {
+		var err error
+		s, err = Open(Options{Device: dev, Memory: MemoryMin, PageSize: 256 << 10, CommitInterval: -1, Ledgers: 4})
+		require.NoError(t, err)
+	}
+	crash := func() {
+		image := dev.CrashImage(iotest.CrashOptions{})
+		require.NoError(t, s.Close())
+		dev = image
+		open()
+	}
+	count := func(id LedgerID) {
+		t.Helper()
+		l, err := s.FindLedger(id)
+		require.NoError(t, err)
+		require.Zero(t, l.Applied())
+		n := s.NewSession()
+		n.Attach(l)
+		n.Do([]Op{{Kind: OpAdd, Key: []byte("k"), Delta: 1, Number: 1}})
+		n.Close()
+	}
+	open()
+	for _, committed := range []bool{false, true} { // an empty store, and one with a commit
+		if committed {
+			_, err := s.Sync(context.Background())
+			require.NoError(t, err)
+		}
+		l, err := s.NewLedger()
+		require.NoError(t, err)
+		for range 3 {
+			count(l.ID())
+			crash()
+		}
+		count(l.ID())
+		_, err = s.Sync(context.Background())
+		require.NoError(t, err)
+		for range 2 {
+			crash()
+			again, err := s.FindLedger(l.ID())
+			require.NoError(t, err)
+			require.EqualValues(t, 1, again.Applied())
+		}
+	}
+
+	l, err := s.NewLedger() // not in any commit when the next crash comes
+	require.NoError(t, err)
+	crash()
+	last := s.ledgers.prior
+	require.Less(t, last.since, last.until)
+	for _, id := range []LedgerID{
+		newLedgerID(last.since-1, last.version, [6]byte{}), // of a run that ended before the commit
+		newLedgerID(last.until, last.version-1, [6]byte{}), // was in it, if it ever was
+		newLedgerID(last.until+1, last.version, [6]byte{}), // of this run, which did not make it
+	} {
+		_, err = s.FindLedger(id)
+		require.ErrorIs(t, err, ErrLedgerUnknown)
+	}
+	count(l.ID())
+	require.NoError(t, s.Close())
+}
+
 // ledgerClock is a clock whose wall time the test sets.
 type ledgerClock struct {
 	systemClock

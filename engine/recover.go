@@ -76,11 +76,25 @@ func (s *Store) recover(m *manifest.Manifest) error {
 	if m.Generation == 0 {
 		s.recovery.next = 0 // a new store
 	}
-	s.recovery.history = LedgerHistory{generation: m.Generation, version: s.recovery.Version}
+	s.recovery.history = LedgerHistory{since: s.committedIn(m), until: m.Generation, version: s.recovery.Version}
 	s.live.Store(s.recovery.Keys)
 	s.liveBytes.Store(s.recovery.liveBytes)
 	s.stats.freed.Store(uint64(m.Begin &^ record.Addr(s.opt.SegmentSize/record.Unit-1)))
 	return nil
+}
+
+// committedIn is the generation that made the commit which was recovered. Those
+// behind it ended before they committed anything.
+func (s *Store) committedIn(m *manifest.Manifest) uint64 {
+	for _, span := range slices.Backward(m.Spans) {
+		if span.Start != span.End {
+			return span.Generation
+		}
+	}
+	if s.recovery.Version == 0 {
+		return 1 // nothing was ever committed
+	}
+	return m.Generation
 }
 
 // usableCheckpoints lists the sound checkpoints, newest first.
