@@ -23,9 +23,9 @@ import (
 // The shape of the repository: what stands at its top level, and which package
 // may import which. Arrows point down:
 //
-//	client/rskv     daemon/rskvd      bench
-//	    |               |               |  (everything that is not a program)
-//	  client          daemon
+//	client/rskv     daemon/rskvd      bench    client/rskvtest
+//	    |               |               |  (everything that is not a program;
+//	  client          daemon               rskvtest: client, daemon and iotest)
 //	    |             /     \
 //	   ipc  <--------       engine
 //	                          |
@@ -39,6 +39,7 @@ import (
 var mayImport = map[string][]string{
 	"rskv/client/rskv":               {"rskv/client", "rskv/ipc"},
 	"rskv/client":                    {"rskv/ipc"},
+	"rskv/client/rskvtest":           {"rskv/client", "rskv/daemon", "rskv/ioring/iotest"}, // a daemon in tests of clients
 	"rskv/ipc":                       {},
 	"rskv/daemon/rskvd":              {"rskv/daemon", "rskv/engine", "rskv/ioring"}, // the offline commands read a store without a daemon
 	"rskv/daemon":                    {"rskv/ipc", "rskv/engine", "rskv/ioring", "rskv/daemon/admin"},
@@ -128,8 +129,11 @@ func violations(packages []listed) []string {
 			}
 		}
 		testing := slices.Contains(p.Imports, "rskv/ioring/iotest") || slices.Contains(p.Imports, "rskv/ioring/iotest/faultfs")
-		if testing && !coversAny([]string{"rskv/ioring/..."}, p.ImportPath) {
+		if testing && !coversAny([]string{"rskv/ioring/...", "rskv/client/rskvtest"}, p.ImportPath) {
 			bad = append(bad, p.ImportPath+" imports the test devices outside of its tests")
+		}
+		if slices.Contains(p.Imports, "rskv/client/rskvtest") {
+			bad = append(bad, p.ImportPath+" imports rskvtest outside of its tests")
 		}
 	}
 	slices.Sort(bad)
@@ -183,6 +187,7 @@ func TestShape_CheckerFindsViolations(t *testing.T) {
 		{"unknown package", listed{ImportPath: "rskv/engine/internal/util"}, "not in the table"},
 		{"pulls in", listed{ImportPath: "rskv/client", Deps: []string{giouring}}, "must not pull in"},
 		{"pulls in below", listed{ImportPath: "rskv/client/rskv", Deps: []string{"rskv/engine/internal/hlog"}}, "must not pull in"},
+		{"test daemon", listed{ImportPath: "rskv/bench", Imports: []string{"rskv/client/rskvtest"}}, "outside of its tests"},
 		{"test device", listed{ImportPath: "rskv/bench", Imports: []string{"rskv/ioring/iotest"}}, "test devices"},
 	} {
 		t.Run(c.name, func(t *testing.T) { expect(t, violations([]listed{c.pkg}), c.want) })
