@@ -60,6 +60,7 @@ func forUs(text string, pid int) bool { return text == "" || text == strconv.Ito
 
 // takeOver makes listeners of count descriptors from first on. names are theirs,
 // separated by colons; a single socket without a known name is the data socket.
+// Those with other names are told by their paths, see claimDoors.
 func takeOver(first, count int, names string) (map[string]*net.UnixListener, error) {
 	given := map[string]*net.UnixListener{}
 	var problems []error
@@ -71,8 +72,10 @@ func takeOver(first, count int, names string) (map[string]*net.UnixListener, err
 		switch {
 		case i < len(name) && (name[i] == givenData || name[i] == givenAdmin):
 			called = name[i]
+		case count > 1 && i < len(name) && name[i] != "":
+			called = name[i]
 		case count > 1:
-			problems = append(problems, fmt.Errorf("socket %d of %d has none of the names %s and %s (FileDescriptorName=): %q", i+1, count, givenData, givenAdmin, names))
+			problems = append(problems, fmt.Errorf("socket %d of %d has no name (FileDescriptorName=): %q", i+1, count, names))
 		}
 		listener, err := listenerOf(fd)
 		switch {

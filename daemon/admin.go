@@ -55,7 +55,7 @@ func (s *server) openAdmin(ctx context.Context, cfg *Config, given *net.UnixList
 		if o.entry, err = claim(path, given); err != nil {
 			return nil, fmt.Errorf("admin socket: %w", err)
 		}
-		listener, err := o.entry.listen(ctx, adminMode)
+		listener, err := o.entry.listen(ctx, adminMode, groupName{})
 		if err != nil {
 			o.close()
 			return nil, fmt.Errorf("admin socket: %w", err)

@@ -35,7 +35,8 @@ func Defaults() Config {
 		Preset:             presetDefault,
 		Dir:                ipc.DefaultDir(),
 		Socket:             ipc.DefaultSocket(),
-		SocketMode:         0o660,
+		SocketMode:         modeDefault,
+		Roles:              rolesStandard,
 		AdminSocket:        adminAuto,
 		IO:                 "auto",
 		Memory:             memoryMin,
@@ -193,6 +194,12 @@ func (l *loader) file(f settingsFile) {
 			continue
 		}
 		text, ok := scalar(content[key])
+		if list, isList := s.bind(&l.config).(listValue); !ok && isList {
+			if text, ok = joined(content[key], list.separator()); !ok {
+				l.add(fmt.Errorf("%s: must be a string or a list of strings", place))
+				continue
+			}
+		}
 		if !ok {
 			l.add(fmt.Errorf("%s: must be a string or a number", place))
 			continue
@@ -212,6 +219,21 @@ func scalar(v any) (string, bool) {
 		return strconv.FormatFloat(v, 'g', -1, 64), true
 	}
 	return "", false
+}
+
+// joined writes a TOML array of strings the way a flag would have it.
+func joined(v any, separator string) (string, bool) {
+	list, ok := v.([]any)
+	if !ok {
+		return "", false
+	}
+	texts := make([]string, len(list))
+	for i := range list {
+		if texts[i], ok = list[i].(string); !ok {
+			return "", false
+		}
+	}
+	return strings.Join(texts, separator), true
 }
 
 // lineOf finds the line of a top-level key, or of the table of that name; the
@@ -302,8 +324,17 @@ func (c Config) Validate() error {
 	if c.RequestMemory < int64(c.Limits.Request) {
 		bad("request_memory: %s is less than one request may take, %s (max_request)", formatSize(c.RequestMemory), formatSize(int64(c.Limits.Request)))
 	}
-	if n := len(c.Socket); n > ipc.MaxSocketPath {
-		bad("socket: %s is %d bytes long, a socket's path can have %d", c.Socket, n, ipc.MaxSocketPath)
+	for i, d := range c.doors() {
+		setting := "socket"
+		if i > 0 {
+			setting = "more_sockets"
+		}
+		if n := len(d.path); n > ipc.MaxSocketPath {
+			bad("%s: %s is %d bytes long, a socket's path can have %d", setting, d.path, n, ipc.MaxSocketPath)
+		}
+		if i > 0 && (d.path == c.adminPath() || slices.ContainsFunc(c.doors()[:i], func(o door) bool { return o.path == d.path })) {
+			bad("more_sockets: %s is the path of another socket", d.path)
+		}
 	}
 	if n := len(c.adminPath()); n > ipc.MaxSocketPath {
 		bad("admin_socket: %s is %d bytes long, a socket's path can have %d", c.AdminSocket, n, ipc.MaxSocketPath)

@@ -24,6 +24,8 @@ type conn struct {
 	socket *net.UnixConn
 	raw    syscall.RawConn
 	peer   peer
+	role   role
+	user   *client
 	log    *slog.Logger
 	limits ipc.Limits // immutable
 	done   chan struct{}
@@ -57,6 +59,7 @@ type conn struct {
 
 	// What is asked of the burst in hand, see watch.
 	watched  bool        // anything of what follows
+	rate     int         // operations a second its user may do; 0: no limit
 	slow     int64       // nanoseconds from which a request is slow; 0: nobody asks
 	monitors *[]*monitor // nil: none
 	first    first
@@ -78,13 +81,13 @@ type conn struct {
 	}
 }
 
-func newConn(s *server, socket *net.UnixConn) (*conn, error) {
+func newConn(s *server, socket *net.UnixConn, p peer, r role, u *client) (*conn, error) {
 	raw, err := socket.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
 	c := &conn{
-		server: s, socket: socket, raw: raw, peer: peerOf(socket), limits: s.limits,
+		server: s, socket: socket, raw: raw, peer: p, role: r, user: u, limits: s.limits,
 		session: s.store.NewSession(),
 		done:    make(chan struct{}), halt: make(chan struct{}),
 		quit: make(chan struct{}), wake: make(chan struct{}, 1),

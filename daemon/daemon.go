@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math"
 	"net"
 	"os"
@@ -51,6 +52,7 @@ type server struct {
 	limits   ipc.Limits
 	store    *engine.Store
 	log      *slog.Logger
+	auditLog *slog.Logger // see audit.go
 	level    *slog.LevelVar
 	started  time.Time
 	requests *budget // for requests longer than readBytes
@@ -67,6 +69,7 @@ type server struct {
 
 	inForce atomic.Pointer[Config]
 	queued  atomic.Int64 // bytes of answers, see conn.account
+	users   userTable
 	count   counters
 	latency [timedKinds]latency
 
@@ -88,19 +91,20 @@ func Run(ctx context.Context, cfg Config, env Environment) error {
 	}
 	s := newServer(cfg, env.Log)
 	if env.Manager.Journal && cfg.LogFormat == "auto" {
-		s.logTo(newJournal(journalSocket, s.level, env.Log))
+		s.logTo(newJournal(journalSocket, s.level, env.Log), newJournal(journalSocket, auditLevel, env.Log))
 	}
 	manager, err := newNotifier(env.Manager.NotifySocket)
 	if err != nil {
 		return err
 	}
 	defer manager.close()
-	data, err := claim(cfg.Socket, env.Manager.Given[givenData])
+	s.raiseDescriptors(cfg.MaxConnections)
+	data, err := s.claimDoors(&cfg, maps.Clone(env.Manager.Given))
 	if err != nil {
 		return err
 	}
 	defer data.release()
-	s.address = data.path
+	s.address = data[0].path
 	manager.send("", "opening the store")
 	operators, err := s.openAdmin(ctx, &cfg, env.Manager.Given[givenAdmin])
 	if err != nil {
@@ -110,12 +114,12 @@ func Run(ctx context.Context, cfg Config, env Environment) error {
 	if err := s.openStore(cfg, env.Device, s.opening(manager)); err != nil {
 		return err
 	}
-	listener, err := data.listen(ctx, cfg.SocketMode)
-	if err != nil {
+	if err := data.open(ctx, cfg.doors()); err != nil {
 		return errors.Join(err, s.closeStore())
 	}
 	s.health.enter(serving)
-	s.log.Info("serving", "socket", s.address, "mode", modeValue{&cfg.SocketMode}.String(), "admin", strings.Join(operators.where, " "))
+	s.log.Info("serving", "socket", strings.Join(data.paths(), " "), "mode", modeValue{&cfg.SocketMode}.String(),
+		"roles", cfg.Roles.text, "admin", strings.Join(operators.where, " "))
 	manager.send("READY", "serving "+s.address)
 	if env.Ready != nil {
 		env.Ready()
@@ -129,7 +133,7 @@ func Run(ctx context.Context, cfg Config, env Environment) error {
 	if env.Reload != nil {
 		others.Go(func() { s.reloads(besides, manager, env.Reload, env.Load) })
 	}
-	err = s.serve(ctx, listener)
+	err = s.serve(ctx, data)
 	s.health.enter(stopping)
 	manager.send("STOPPING", "finishing requests")
 	err = errors.Join(err, s.drain())
@@ -147,17 +151,17 @@ func newServer(cfg Config, log io.Writer) *server {
 	s := &server{limits: cfg.Limits, started: time.Now(), level: new(slog.LevelVar)}
 	s.inForce.Store(&cfg)
 	s.level.Set(cfg.LogLevel)
-	s.log = newLogger(cfg.LogFormat, log, s.level)
+	s.log, s.auditLog = newLogger(cfg.LogFormat, log, s.level), newLogger(cfg.LogFormat, log, auditLevel)
 	s.requests = newBudget(cfg.RequestMemory)
 	s.scrubs.settings, s.scrubs.log = s.settings, s.log
 	s.mu.conns = map[*conn]struct{}{}
 	return s
 }
 
-// logTo makes handler the daemon's log, if there is one.
-func (s *server) logTo(handler slog.Handler) {
-	if handler != nil {
-		s.log = slog.New(handler)
+// logTo makes handlers the daemon's log and audit log, if there are such.
+func (s *server) logTo(log, audit slog.Handler) {
+	if log != nil && audit != nil {
+		s.log, s.auditLog = slog.New(log), slog.New(audit)
 		s.scrubs.log = s.log
 	}
 }
@@ -244,20 +248,35 @@ func (s *server) closeStore() error {
 	return nil
 }
 
-// serve accepts connections until ctx ends. The socket is removed by then.
-func (s *server) serve(ctx context.Context, listener *net.UnixListener) error {
+// serve accepts connections until ctx ends. The sockets are removed by then.
+func (s *server) serve(ctx context.Context, doors entrances) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
-	defer stop()
 	s.serving.Go(func() { s.notifyDurable(ctx) })
 	s.serving.Go(func() { s.scrubs.open(ctx, s.store) })
 	s.serving.Go(func() { s.writable.watch(ctx) })
+	stop := context.AfterFunc(ctx, doors.close)
+	defer stop()
+	failed := make([]error, len(doors))
+	var accepting sync.WaitGroup
+	for i, e := range doors {
+		accepting.Go(func() {
+			if failed[i] = s.accept(ctx, e); failed[i] != nil {
+				cancel()
+			}
+		})
+	}
+	accepting.Wait()
+	return errors.Join(failed...)
+}
+
+// accept takes in who connects at one door, until ctx ends.
+func (s *server) accept(ctx context.Context, e *entrance) error {
 	for {
-		socket, err := listener.AcceptUnix()
+		socket, err := e.listener.AcceptUnix()
 		switch {
 		case err == nil:
-			s.admit(socket)
+			s.admit(socket, e.roles())
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM):
@@ -270,8 +289,7 @@ func (s *server) serve(ctx context.Context, listener *net.UnixListener) error {
 			}
 		case errors.Is(err, unix.ECONNABORTED):
 		default:
-			_ = listener.Close()
-			return fmt.Errorf("accept: %w", err)
+			return fmt.Errorf("accept on %s: %w", e.path, err)
 		}
 	}
 }
@@ -306,17 +324,38 @@ const (
 )
 
 // admit starts serving a connection, or refuses it.
-func (s *server) admit(socket *net.UnixConn) {
+func (s *server) admit(socket *net.UnixConn, roles *roleList) {
+	cfg := s.settings()
 	s.mu.Lock()
-	full := len(s.mu.conns) >= s.settings().MaxConnections
+	full := len(s.mu.conns) >= cfg.MaxConnections
 	s.mu.Unlock()
 	if full {
 		s.count.turnedAway.Add(1)
-		turnAway(socket)
+		turnAway(socket, ipc.CodeBusy, "too many connections (max_connections)")
 		return
 	}
-	c, err := newConn(s, socket)
+	p := peerOf(socket)
+	r, most := roles.of(&p, os.Geteuid()), cfg.MaxConnectionsUser
+	if r == roleAdmin {
+		most = 0
+	}
+	u, ok := s.users.enter(p.uid, most, s.now())
+	switch {
+	case !ok:
+		s.count.turnedAway.Add(1)
+		s.deny(u, "connection denied", "pid", p.pid, "why", "max_connections_user")
+		turnAway(socket, ipc.CodeBusy, "too many connections of this user (max_connections_user)")
+		return
+	case r == roleNone:
+		s.users.leave(u)
+		s.count.turnedAway.Add(1)
+		s.deny(u, "connection denied", "pid", p.pid, "why", "no role")
+		turnAway(socket, ipc.CodeForbidden, "this user has no role here (roles)")
+		return
+	}
+	c, err := newConn(s, socket, p, r, u)
 	if err != nil {
+		s.users.leave(u)
 		s.log.Warn("connection refused", "error", err)
 		_ = socket.Close()
 		return
@@ -327,16 +366,17 @@ func (s *server) admit(socket *net.UnixConn) {
 	s.mu.Unlock()
 	s.serving.Go(func() {
 		c.serve()
+		s.users.leave(u)
 		s.mu.Lock()
 		delete(s.mu.conns, c)
 		s.mu.Unlock()
 	})
 }
 
-// turnAway tells a client that there are too many. The answer fits any
-// socket's buffer, so this does not wait.
-func turnAway(socket *net.UnixConn) {
-	_, _ = socket.Write(ipc.AppendErrorResponse(nil, 0, ipc.CodeBusy, "too many connections (max_connections)"))
+// turnAway tells a client why it is not served. The answer fits any socket's
+// buffer, so this does not wait.
+func turnAway(socket *net.UnixConn, code ipc.Code, why string) {
+	_, _ = socket.Write(ipc.AppendErrorResponse(nil, 0, code, why))
 	_ = socket.Close()
 }
 

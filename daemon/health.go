@@ -117,7 +117,8 @@ func (s *server) probe(ctx context.Context) error {
 	return s.exchange(conn)
 }
 
-// exchange sends one request and takes its answer. Busy is one too.
+// exchange sends one request and takes its answer. Busy is one too, and so is
+// Forbidden where roles leave the daemon's own user out.
 func (s *server) exchange(conn net.Conn) error {
 	var key [16]byte
 	_, _ = rand.Read(key[:])
@@ -150,8 +151,11 @@ func answerOf(message []byte) error {
 	if err := ipc.ParseResponse(message, &r); err != nil {
 		return err
 	}
-	if err := r.Err(); err != nil && !errors.Is(err, ipc.CodeBusy) && !errors.Is(err, ipc.CodeShuttingDown) {
-		return err
+	err := r.Err()
+	for _, alive := range []error{ipc.CodeBusy, ipc.CodeForbidden, ipc.CodeShuttingDown} {
+		if errors.Is(err, alive) {
+			return nil
+		}
 	}
-	return nil
+	return err
 }

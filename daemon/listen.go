@@ -41,17 +41,24 @@ func claim(path string, given *net.UnixListener) (*entry, error) {
 	return &entry{path: path, lock: lock}, nil
 }
 
-// listen opens the socket with the given mode; one that was handed over has the
-// mode that the service manager gave it.
-func (e *entry) listen(ctx context.Context, mode fs.FileMode) (*net.UnixListener, error) {
-	if e.given != nil {
-		return e.given, nil
+// listen opens the socket with the given mode, for a group; one that was handed
+// over has those that the service manager gave it.
+func (e *entry) listen(ctx context.Context, mode fs.FileMode, group groupName) (*net.UnixListener, error) {
+	if e.given == nil {
+		return e.lock.listen(ctx, mode, group)
 	}
-	return e.lock.listen(ctx, mode)
+	raw, err := e.given.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	return e.given, raw.Control(refuseDescriptors)
 }
 
 // release gives the path up.
 func (e *entry) release() {
+	if e.given != nil {
+		_ = e.given.Close()
+	}
 	if e.lock != nil {
 		e.lock.release()
 	}
@@ -70,8 +77,8 @@ func lockSocket(path string) (*socketLock, error) {
 	if err := ipc.CheckSocketPath(path); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), socketDirMode); err != nil {
-		return nil, fmt.Errorf("make the socket's directory: %w", err)
+	if err := socketDir(filepath.Dir(path)); err != nil {
+		return nil, err
 	}
 	name := path + ".lock"
 	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_CLOEXEC, lockMode)
@@ -88,11 +95,30 @@ func lockSocket(path string) (*socketLock, error) {
 	return &socketLock{path, file}, nil
 }
 
+// socketDir makes a directory for sockets if it is missing. One that everybody
+// may write to is refused, with the sticky bit or without: anybody could have put
+// a socket there before us, for clients to talk to.
+func socketDir(path string) error {
+	if err := os.MkdirAll(path, socketDirMode); err != nil {
+		return fmt.Errorf("make the socket's directory: %w", err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("look at the socket's directory: %w", err)
+	}
+	if info.Mode().Perm()&0o002 != 0 {
+		return fmt.Errorf("directory %s may be written by everybody (mode %#o): give the socket one of its own, below it or elsewhere: %w",
+			path, info.Mode().Perm(), fs.ErrPermission)
+	}
+	return nil
+}
+
 // release gives the path up.
 func (l *socketLock) release() { _ = l.file.Close() }
 
-// listen opens the socket with the given mode, in place of a stale one.
-func (l *socketLock) listen(ctx context.Context, mode fs.FileMode) (*net.UnixListener, error) {
+// listen opens the socket with the given mode, for a group, in place of a stale
+// one.
+func (l *socketLock) listen(ctx context.Context, mode fs.FileMode, group groupName) (*net.UnixListener, error) {
 	if err := l.removeStale(); err != nil {
 		return nil, err
 	}
@@ -100,6 +126,12 @@ func (l *socketLock) listen(ctx context.Context, mode fs.FileMode) (*net.UnixLis
 	listener, err := config.Listen(ctx, "unix", l.path)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
+	}
+	if group.text != "" {
+		if err := os.Lchown(l.path, -1, group.id); err != nil {
+			_ = listener.Close()
+			return nil, fmt.Errorf("give the socket to the group %s: %w", group.text, err)
+		}
 	}
 	if err := os.Chmod(l.path, mode); err != nil {
 		_ = listener.Close()
@@ -112,7 +144,10 @@ func (l *socketLock) listen(ctx context.Context, mode fs.FileMode) (*net.UnixLis
 // no moment in which more may connect than will be allowed. Not every system
 // can; there the mode is what the umask leaves until listen changes it.
 func narrow(_, _ string, c syscall.RawConn) error {
-	return c.Control(func(fd uintptr) { _ = unix.Fchmod(int(fd), 0o600) })
+	return c.Control(func(fd uintptr) {
+		_ = unix.Fchmod(int(fd), 0o600)
+		refuseDescriptors(fd)
+	})
 }
 
 // removeStale removes a socket nobody answers on, left by a daemon that was

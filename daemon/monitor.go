@@ -109,7 +109,8 @@ type first struct {
 
 // watch begins a burst: it finds out who wants to know of its requests.
 func (c *conn) watch() {
-	c.slow = int64(c.server.settings().SlowlogThreshold)
+	cfg := c.server.settings()
+	c.slow, c.rate = int64(cfg.SlowlogThreshold), cfg.MaxRateUser
 	c.monitors = c.server.monitors.running.Load()
 	c.watched = c.slow > 0 || c.monitors != nil
 	c.first.requests = 0

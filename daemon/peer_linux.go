@@ -2,37 +2,56 @@ package daemon
 
 import (
 	"net"
-	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"rskv/ipc"
 )
 
-// peer is who is on the other end of a connection, as the kernel knows it.
-type peer struct {
-	role ipc.Class
-	uid  int // -1: not known
-	pid  int // -1: not known
-}
-
-// peerOf asks the kernel who connected: the daemon's own user and root are
-// administrators, everybody else who could open the socket may write.
+// peerOf asks the kernel who connected.
 func peerOf(conn *net.UnixConn) peer {
-	unknown := peer{ipc.ClassWrite, -1, -1}
+	p := unknownPeer
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return unknown
+		return p
 	}
-	var cred *unix.Ucred
-	if cerr := raw.Control(func(fd uintptr) {
-		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); cerr != nil || err != nil {
-		return unknown
-	}
-	p := peer{ipc.ClassWrite, int(cred.Uid), int(cred.Pid)}
-	if p.uid == 0 || p.uid == os.Geteuid() {
-		p.role = ipc.ClassAdmin
-	}
+	_ = raw.Control(func(fd uintptr) {
+		cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+		if err != nil {
+			return
+		}
+		p = peer{int(cred.Uid), int(cred.Pid), append(peerGroups(int(fd)), int(cred.Gid))}
+	})
 	return p
+}
+
+// peerGroups returns the supplementary groups of a socket's peer; none before
+// Linux 4.13.
+func peerGroups(fd int) []int {
+	ids := make([]uint32, 32)
+	for range 2 { // the second time with the room that the kernel asked for
+		size := uint32(len(ids) * 4)
+		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_PEERGROUPS,
+			uintptr(unsafe.Pointer(&ids[0])), uintptr(unsafe.Pointer(&size)), 0)
+		switch errno {
+		case 0:
+			groups := make([]int, size/4, size/4+1)
+			for i := range groups {
+				groups[i] = int(ids[i])
+			}
+			return groups
+		case unix.ERANGE:
+			ids = make([]uint32, max(size/4, 1))
+		default:
+			return nil
+		}
+	}
+	return nil
+}
+
+// refuseDescriptors makes sending descriptors to a socket fail, since Linux
+// 6.16; a listener passes that on to its connections. Before that the kernel
+// closes what comes, because nothing here ever asks for descriptors: reads are
+// read(2), which has no room for them.
+func refuseDescriptors(fd uintptr) {
+	_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0)
 }

@@ -20,8 +20,8 @@ func (c *conn) handle() {
 		c.refuse(&k, err)
 		return
 	}
-	if class := c.call.Class(); class > c.peer.role {
-		c.refuse(&k, &ipc.Error{Code: ipc.CodeForbidden, Message: q.Method.String() + " needs the role " + class.String()})
+	if err := c.permit(&c.call); err != nil {
+		c.refuse(&k, err)
 		return
 	}
 	k.sync, k.blind = c.call.Sync, c.call.Blind
@@ -30,6 +30,34 @@ func (c *conn) handle() {
 	}
 	c.carryOut(k)
 }
+
+// permit returns why the peer may not do what it asks for; nil: it may.
+func (c *conn) permit(q *ipc.Call) *ipc.Error {
+	class := q.Class()
+	if role(class) > c.role {
+		c.denyCall(q.Method, class)
+		return &ipc.Error{Code: ipc.CodeForbidden, Message: q.Method.String() + " needs the role " + class.String()}
+	}
+	if class == ipc.ClassAdmin {
+		c.audit(q)
+	}
+	if c.rate > 0 && c.role < roleAdmin && !c.user.take(operations(q), c.rate, c.began) {
+		c.server.count.limited.Add(1)
+		return errRate
+	}
+	return nil
+}
+
+// operations is how many operations a call is.
+func operations(q *ipc.Call) int {
+	switch q.Method {
+	case ipc.MethodMGet, ipc.MethodMPut, ipc.MethodMDel:
+		return max(len(q.Keys), 1)
+	}
+	return 1
+}
+
+var errRate = &ipc.Error{Code: ipc.CodeBusy, Message: "too many operations of this user in a second (max_rate_user)"}
 
 // carryOut does what a call asks for.
 func (c *conn) carryOut(k call) {
@@ -200,7 +228,7 @@ func (c *conn) hello(k call) {
 	answer := ipc.Hello{
 		Server: serverName, Version: Version(), Protocol: ipc.ProtocolVersion,
 		Session: owner.id, Applied: applied, Durable: durable,
-		Role: c.peer.role, Limits: c.limits,
+		Role: ipc.Class(c.role), Limits: c.limits,
 	}
 	if h.HasSeen && h.Seen >= owner.since {
 		answer.Refused = owner.refusedAfter(h.Seen)

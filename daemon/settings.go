@@ -20,6 +20,10 @@ type Config struct {
 	Socket     string
 	SocketMode fs.FileMode
 
+	SocketGroup groupName
+	Roles       roleList
+	MoreSockets []door
+
 	AdminSocket string
 	AdminListen string
 
@@ -39,6 +43,10 @@ type Config struct {
 	Limits         ipc.Limits
 	RequestMemory  int64
 	MaxConnections int
+
+	MaxConnectionsUser int
+	MaxRateUser        int
+
 	MaxSessions    int
 	SessionExpiry  time.Duration
 	RequestTimeout time.Duration
@@ -116,6 +124,12 @@ var settings = []setting{
 		func(c *Config) value { return textValue{&c.Socket, false} }},
 	{"socket_mode", "who may connect: the mode of the socket", false,
 		func(c *Config) value { return modeValue{&c.SocketMode} }},
+	{"socket_group", "group that owns the socket, by name or number; empty: that of the daemon", false,
+		func(c *Config) value { return groupValue{&c.SocketGroup} }},
+	{"roles", "what who connects may do: USER=ROLE, @GROUP=ROLE, *=ROLE (everybody else), separated by commas; read, write, admin or none; for connections from then on", true,
+		func(c *Config) value { return rolesValue{&c.Roles} }},
+	{"more_sockets", "more data sockets, separated by semicolons, each with its own roles: PATH mode=0666 group=NAME roles=*=read", false,
+		func(c *Config) value { return doorsValue{&c.MoreSockets} }},
 	{"admin_socket", "path of the socket for operators, HTTP with mode 0600; auto: socket with .admin behind it; off: none", false,
 		func(c *Config) value { return textValue{&c.AdminSocket, false} }},
 	{"admin_listen", "loopback address for scrapers and browsers of this machine, such as 127.0.0.1:9510; empty: none", false,
@@ -164,6 +178,10 @@ var settings = []setting{
 
 	{"max_connections", "connections at a time; more are answered Busy and closed", true,
 		func(c *Config) value { return countValue{&c.MaxConnections, 1, connectionsMax} }},
+	{"max_connections_user", "connections at a time of one user who is no administrator; 0: no limit", true,
+		func(c *Config) value { return countValue{&c.MaxConnectionsUser, 0, connectionsMax} }},
+	{"max_rate_user", "operations a second of one user who is no administrator, a request for many keys counting as many; more are answered Busy; 0: no limit", true,
+		func(c *Config) value { return countValue{&c.MaxRateUser, 0, math.MaxInt32} }},
 	{"max_sessions", "sessions remembered; beyond it the one unused for longest is forgotten", false,
 		func(c *Config) value { return countValue{&c.MaxSessions, 1, sessionsMax} }},
 	{"session_expiry", "how long a session that nobody uses is remembered at least, if there is room; 0: for ever", false,

@@ -16,7 +16,9 @@ import (
 // the connections, a batch at a time, read by stats.
 type counters struct {
 	accepted   atomic.Uint64 // connections served
-	turnedAway atomic.Uint64 // connections refused for max_connections
+	turnedAway atomic.Uint64 // connections refused for their number, or for want of a role
+	denied     atomic.Uint64 // connections and requests that a role or max_connections_user forbids
+	limited    atomic.Uint64 // requests refused for max_rate_user
 	broken     atomic.Uint64 // streams that could not be resynchronised
 	timeouts   atomic.Uint64 // connections closed by request_timeout or answer_timeout
 	refused    atomic.Uint64 // requests answered with an error
@@ -91,6 +93,8 @@ func (s *server) stats() map[string]any {
 		"daemon_connections_accepted": n.accepted.Load(),
 		"daemon_connections_refused":  n.turnedAway.Load(),
 		"daemon_connections_broken":   n.broken.Load(),
+		"daemon_denied":               n.denied.Load(),
+		"daemon_requests_limited":     n.limited.Load(),
 		"daemon_connections_late":     n.timeouts.Load(),
 		"daemon_connections_held_up":  n.heldUp.Load(),
 		"daemon_sessions":             s.sessions.count(),

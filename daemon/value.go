@@ -19,6 +19,9 @@ type value interface {
 	Type() string   // for help
 }
 
+// listValue is a value that a file may also say as an array of strings.
+type listValue interface{ separator() string }
+
 // textValue is a string, not empty unless optional.
 type textValue struct {
 	p        *string

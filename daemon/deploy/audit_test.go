@@ -99,6 +99,7 @@ func licensed(dir string, words *regexp.Regexp) bool {
 // unsafeReasons are the files, tests aside, that may import unsafe, and why each
 // use is sound as a whole; the places say it for themselves.
 var unsafeReasons = map[string]string{
+	"daemon/peer_linux.go":                      "where the kernel puts the groups of a peer, for the length of the call",
 	"engine/internal/epoch/epoch.go":            "the size of a slot, at compile time",
 	"engine/internal/hlog/alloc.go":             "addresses in frames the log owns; an allocation never leaves its page",
 	"engine/internal/hlog/flush.go":             "a frozen page as bytes for the device; nobody writes it any more",
