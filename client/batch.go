@@ -98,6 +98,18 @@ func (b *Batch) Do(ctx context.Context) error {
 		b.Reset()
 		return err
 	}
+	var ended func(*flight, error)
+	if b.c.opt.hooks.Call != nil {
+		ended = b.c.opt.hooks.begin(ctx, b.f)
+	}
+	err := b.carry(ctx)
+	if ended != nil {
+		ended(b.f, err)
+	}
+	return err
+}
+
+func (b *Batch) carry(ctx context.Context) error {
 	if err := b.c.submit(ctx, b.f); err != nil {
 		b.Reset()
 		return err

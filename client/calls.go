@@ -17,6 +17,18 @@ type Pair struct{ Key, Value []byte }
 // fly submits f and waits for its answers. With an error f is gone: either it was never in flight,
 // or it was given up.
 func (c *Client) fly(ctx context.Context, f *flight) error {
+	if c.opt.hooks.Call != nil {
+		if ended := c.opt.hooks.begin(ctx, f); ended != nil {
+			err := c.carry(ctx, f)
+			ended(f, err)
+			return err
+		}
+	}
+	return c.carry(ctx, f)
+}
+
+// carry is fly without hooks.
+func (c *Client) carry(ctx context.Context, f *flight) error {
 	if err := c.submit(ctx, f); err != nil {
 		f.release()
 		return err
@@ -223,13 +235,17 @@ func (c *Client) Hello(ctx context.Context, name string) (ipc.Hello, error) {
 // Sync returns when every earlier write of this connection is on stable storage, with the highest
 // number of the session that is.
 func (c *Client) Sync(ctx context.Context) (durable uint64, err error) {
+	return c.syncAsync(ctx).Wait(ctx)
+}
+
+// syncAsync is Sync without waiting.
+func (c *Client) syncAsync(ctx context.Context) *Future[uint64] {
 	f := takeFlight()
 	f.end(f.begin(ipc.MethodSync, 0), natureDurable)
-	m, err := c.flyMap(ctx, f)
-	if err != nil {
-		return 0, err
-	}
-	return number(m, "durable"), nil
+	return send(ctx, c, f, nil, func(f *flight) (uint64, error) {
+		m, err := f.names()
+		return number(m, "durable"), err
+	})
 }
 
 // Stats returns the daemon's counters. Numbers are int64, uint64 or float64, groups are maps.
@@ -332,6 +348,11 @@ func (c *Client) flyMap(ctx context.Context, f *flight) (map[string]any, error) 
 		return nil, err
 	}
 	defer f.release()
+	return f.names()
+}
+
+// names is the map of names that a landed flight of one request brought.
+func (f *flight) names() (map[string]any, error) {
 	r, err := f.raw(0, ipc.KindMap)
 	if err != nil {
 		return nil, err

@@ -28,7 +28,8 @@ type Client struct {
 	answered  bool // the last connection brought an answer
 	downSince time.Time
 	pause     time.Duration // before the next attempt to connect
-	cause     error         // what ended the last connection
+	cause     error         // what ended the last connection; nil: there was none before this one
+	lostAt    time.Time     // when that was
 	suspect   suspect
 	ends      landings // empty but while the lock is held and just after
 
@@ -68,6 +69,7 @@ type options struct {
 	resumed  bool // the session to begin with is
 	resume   [ipc.SessionSize]byte
 	onLoss   func(SessionLoss)
+	hooks    Hooks
 }
 
 // Option changes how a Client behaves.

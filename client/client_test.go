@@ -5,19 +5,39 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"rskv/client"
+	"rskv/client/rskvtest"
 	"rskv/ipc"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(withDaemon{m}) }
+
+// withDaemon runs tests beside a daemon on the default socket, which the examples use.
+type withDaemon struct{ *testing.M }
+
+func (w withDaemon) Run() int {
+	s, err := rskvtest.Start(rskvtest.Setting("slowlog_threshold", "1us"))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "daemon for the examples:", err)
+		return 1
+	}
+	os.Setenv("RSKV_SOCKET", s.Socket())
+	code := w.M.Run()
+	if err := s.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, "daemon for the examples:", err)
+		code = 1
+	}
+	return code
+}
 
 // What could go wrong: a method sends other parameters than it should, or reads its answer as
 // something else.

@@ -55,6 +55,9 @@
 // wait for the disk, and a place in the table of sessions; and for the caller, waiting when the disk
 // cannot keep up (WithKept). A cache has no use for that. A program that adds, appends or swaps does.
 //
+// Tests get a daemon in their own process by package rskvtest. Traces and metrics of any library are
+// attached by WithHooks.
+//
 // The package imports ipc and msgpack/v5, never the engine. Read flight.go first, then mux.go, then
 // session.go.
 package client

@@ -14,6 +14,8 @@ type Future[T any] struct {
 	f    *flight
 	err  error // it was never sent
 	read func(*flight) (T, error)
+
+	ended func(*flight, error) // the hook's; may be nil
 }
 
 // errSpent answers a second Wait.
@@ -22,14 +24,21 @@ var errSpent = errors.New("the answer was already taken")
 // send submits a flight of one request. The context is for waiting until there is room for it, see
 // WithMaxInFlight.
 func send[T any](ctx context.Context, c *Client, f *flight, invalid error, read func(*flight) (T, error)) *Future[T] {
+	var ended func(*flight, error)
 	if invalid == nil {
+		if c.opt.hooks.Call != nil {
+			ended = c.opt.hooks.begin(ctx, f)
+		}
 		invalid = c.submit(ctx, f)
 	}
 	if invalid != nil {
 		f.release()
+		if ended != nil {
+			ended(nil, invalid)
+		}
 		return &Future[T]{err: invalid}
 	}
-	return &Future[T]{f: f, read: read}
+	return &Future[T]{f: f, read: read, ended: ended}
 }
 
 // Wait returns the answer, or the context's error: then the request may still take effect.
@@ -40,7 +49,11 @@ func (w *Future[T]) Wait(ctx context.Context) (T, error) {
 	}
 	f := w.f
 	w.f, w.err = nil, errSpent
-	if err := f.wait(ctx); err != nil {
+	err := f.wait(ctx)
+	if w.ended != nil {
+		w.ended(f, err)
+	}
+	if err != nil {
 		w.err = err
 		return none, err
 	}

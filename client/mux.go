@@ -190,8 +190,19 @@ func (c *Client) attach(l *link) bool {
 		}
 	}
 	c.mu.Unlock()
+	if tell := c.opt.hooks.Connected; tell != nil {
+		tell(c.down())
+	}
 	c.ends.deliver(c.opt.onLoss)
 	return true
+}
+
+// down is for how long there has been no connection; 0 before the first.
+func (c *Client) down() time.Duration {
+	if c.cause == nil {
+		return 0
+	}
+	return time.Since(c.lostAt)
 }
 
 // inFlightLocked returns the occupied slots in the order in which they were queued.
@@ -347,7 +358,7 @@ func strayAnswer(p *ipc.Response) error {
 // lost sorts out what was in flight when the connection failed with cause: what may be sent again
 // stays, the rest fails.
 func (c *Client) lost(cause error) {
-	c.cause = cause
+	c.cause, c.lostAt = cause, time.Now()
 	c.mu.Lock()
 	c.mu.up, c.mu.conn, c.mu.syncing = false, nil, false
 	if c.mu.closed {
@@ -372,6 +383,9 @@ func (c *Client) lost(cause error) {
 		}
 	}
 	c.mu.Unlock()
+	if tell := c.opt.hooks.Disconnected; tell != nil {
+		tell(cause)
+	}
 	c.ends.deliver(c.opt.onLoss)
 }
 

@@ -3,6 +3,10 @@ package client
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
 
 	"github.com/vmihailenco/msgpack/v5"
 )
@@ -39,6 +43,19 @@ func (msgPack[T]) Encode(v T) ([]byte, error) {
 func (msgPack[T]) Decode(b []byte) (T, error) {
 	var v T
 	err := unmarshal(b, &v)
+	return v, err
+}
+
+// JSON returns the codec of encoding/json, for values that other programs are to read as they stand.
+func JSON[T any]() Codec[T] { return jsonCodec[T]{} }
+
+type jsonCodec[T any] struct{}
+
+func (jsonCodec[T]) Encode(v T) ([]byte, error) { return json.Marshal(v) }
+
+func (jsonCodec[T]) Decode(b []byte) (T, error) {
+	var v T
+	err := json.Unmarshal(b, &v)
 	return v, err
 }
 
@@ -89,4 +106,64 @@ func (t *Typed[T]) encode(v *T) ([]byte, error) {
 		return nil, nil
 	}
 	return t.codec.Encode(*v)
+}
+
+// Update replaces the value of key by what change makes of it, and returns that. It is change's to say
+// what becomes of a key that is not there, with found false and v the zero value; an error of change
+// ends Update and leaves the key as it is. If the value has changed meanwhile, change is called again
+// with the new one, until the context ends: it must have no effect but its result. The bytes that were
+// read are what is compared, so any Codec will do.
+func (t *Typed[T]) Update(ctx context.Context, key []byte, change func(v T, found bool) (T, error), opts ...WriteOption) (T, error) {
+	var none T
+	for {
+		old, err := t.c.Get(ctx, key)
+		found := err == nil
+		if !found && !errors.Is(err, ErrNotFound) {
+			return none, err
+		}
+		v := none
+		if found {
+			if v, err = t.codec.Decode(old); err != nil {
+				return none, err
+			}
+		}
+		if v, err = change(v, found); err != nil {
+			return none, err
+		}
+		b, err := t.codec.Encode(v)
+		if err != nil {
+			return none, err
+		}
+		swapped, err := t.c.CompareAndSwap(ctx, key, old, b, opts...)
+		if err != nil {
+			return none, err
+		}
+		if swapped {
+			return v, nil
+		}
+	}
+}
+
+// Entry is a key and its value.
+type Entry[T any] struct {
+	Key   []byte
+	Value T
+}
+
+// Scan is Client.Scan with decoded values. A value that cannot be decoded comes as an error with its
+// key, and the scan goes on; ScanOptions.KeysOnly leaves the values zero.
+func (t *Typed[T]) Scan(ctx context.Context, opt ScanOptions) iter.Seq2[Entry[T], error] {
+	return func(yield func(Entry[T], error) bool) {
+		for p, err := range t.c.Scan(ctx, opt) {
+			e := Entry[T]{Key: p.Key}
+			if err == nil && !opt.KeysOnly {
+				if e.Value, err = t.codec.Decode(p.Value); err != nil {
+					err = fmt.Errorf("value of %q: %w", p.Key, err)
+				}
+			}
+			if !yield(e, err) {
+				return
+			}
+		}
+	}
 }

@@ -2,9 +2,6 @@ package client_test
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"log"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -113,77 +110,4 @@ func TestImports_NeitherEngineNorRing(t *testing.T) {
 	for _, forbidden := range []string{"rskv/engine", "rskv/ioring", "rskv/daemon", "giouring"} {
 		require.NotContains(t, string(out), forbidden)
 	}
-}
-
-func ExampleClient() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	c, err := client.Dial(ctx, client.DefaultSocket())
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer c.Close()
-
-	if _, err := c.Put(ctx, []byte("greeting"), []byte("hello")); err != nil {
-		log.Fatal(err)
-	}
-	value, err := c.Get(ctx, []byte("greeting"))
-	switch {
-	case errors.Is(err, client.ErrNotFound):
-		fmt.Println("nobody greets")
-	case err != nil:
-		log.Fatal(err)
-	default:
-		fmt.Printf("%s\n", value)
-	}
-}
-
-func ExampleBatch() {
-	ctx := context.Background()
-	c, err := client.Dial(ctx, client.DefaultSocket())
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer c.Close()
-
-	b := c.NewBatch()
-	for i := range 100 {
-		b.Get(fmt.Appendf(nil, "user:%d", i))
-	}
-	if err := b.Do(ctx); err != nil {
-		log.Fatal(err)
-	}
-	for i := range b.Len() {
-		if value, err := b.Value(i); err == nil {
-			fmt.Printf("%d: %d bytes\n", i, len(value))
-		}
-	}
-}
-
-func ExampleClient_GetAsync() {
-	ctx := context.Background()
-	c, err := client.Dial(ctx, client.DefaultSocket())
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer c.Close()
-
-	first, second := c.GetAsync(ctx, []byte("a")), c.GetAsync(ctx, []byte("b"))
-	a, errA := first.Wait(ctx)
-	b, errB := second.Wait(ctx)
-	fmt.Println(a, errA, b, errB)
-}
-
-func ExampleTyped() {
-	type session struct{ User, Token string }
-	ctx := context.Background()
-	c, err := client.Dial(ctx, client.DefaultSocket())
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer c.Close()
-
-	sessions := client.NewTyped(c, client.MsgPack[session]())
-	created, err := sessions.Put(ctx, []byte("s:1"), session{"ada", "x"}, client.IfAbsent, client.Sync)
-	fmt.Println(created, err)
 }
