@@ -57,6 +57,7 @@ func Defaults() Config {
 		BackupTimeout:      time.Minute,
 		SlowlogSize:        128,
 		ScrubRate:          engine.ScrubRateDefault,
+		Sandbox:            sandboxAuto,
 		LogLevel:           slog.LevelInfo,
 		LogFormat:          "auto",
 	}

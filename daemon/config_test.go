@@ -61,7 +61,7 @@ func TestLoad_Order(t *testing.T) {
 // or that one of them does not have.
 func TestLoad_EverySetting(t *testing.T) {
 	values := map[string]string{
-		"preset": "low-memory", "dir": "/d", "socket": "/s", "socket_mode": "0600", "socket_group": "0", "roles": "*=read", "more_sockets": "/m mode=0600; /n", "max_connections_user": "25", "max_rate_user": "26", "admin_socket": "/a", "admin_listen": "127.0.0.1:1", "io": "uring", "memory": "1GiB", "page_size": "2MiB",
+		"preset": "low-memory", "dir": "/d", "socket": "/s", "socket_mode": "0600", "socket_group": "0", "roles": "*=read", "more_sockets": "/m mode=0600; /n", "max_connections_user": "25", "max_rate_user": "26", "sandbox": "on", "admin_socket": "/a", "admin_listen": "127.0.0.1:1", "io": "uring", "memory": "1GiB", "page_size": "2MiB",
 		"segment_size": "128MiB", "commit_interval": "5s", "max_key": "100", "max_value": "1MiB", "max_request": "2MiB",
 		"max_answer": "2MiB", "max_keys": "7", "max_unanswered": "8", "max_queued": "9KiB", "max_queued_all": "10KiB",
 		"request_memory": "128MiB", "max_connections": "11", "max_sessions": "12", "request_timeout": "13s",

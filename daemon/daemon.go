@@ -35,6 +35,8 @@ type Environment struct {
 	// takes the place of the setting socket, "admin" that of admin_socket. Run
 	// closes them.
 	Manager Manager
+	// Sandbox is what Confine has answered, for the log; "": it was not asked.
+	Sandbox string
 	// Reload, if not nil, asks each time it is sent to for the settings to be
 	// loaded again by Load.
 	Reload <-chan struct{}
@@ -116,6 +118,9 @@ func Run(ctx context.Context, cfg Config, env Environment) error {
 	}
 	if err := data.open(ctx, cfg.doors()); err != nil {
 		return errors.Join(err, s.closeStore())
+	}
+	if env.Sandbox != "" {
+		s.log.Info("sandbox", "applied", env.Sandbox)
 	}
 	s.health.enter(serving)
 	s.log.Info("serving", "socket", strings.Join(data.paths(), " "), "mode", modeValue{&cfg.SocketMode}.String(),

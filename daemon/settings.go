@@ -60,6 +60,8 @@ type Config struct {
 	SlowlogThreshold time.Duration
 	SlowlogSize      int
 
+	Sandbox string
+
 	LogLevel  slog.Level
 	LogFormat string
 
@@ -94,6 +96,13 @@ const (
 	slowlogMax       = 10_000 // some 200 bytes each
 	scrubIntervalMax = 10 * 365 * 24 * time.Hour
 	rateMax          = 1 << 40 // bytes a second: more than any disk has
+)
+
+// What the setting sandbox can be.
+const (
+	sandboxAuto = "auto"
+	sandboxOn   = "on"
+	sandboxOff  = "off"
 )
 
 // setting is one row of the table: everything there is to know about one name.
@@ -202,6 +211,9 @@ var settings = []setting{
 		func(c *Config) value { return spanValue{&c.SlowlogThreshold, time.Microsecond, timeoutMax} }},
 	{"slowlog_size", "requests that the slow log keeps", false,
 		func(c *Config) value { return countValue{&c.SlowlogSize, 1, slowlogMax} }},
+
+	{"sandbox", "whether the daemon takes from itself what it does not need (Landlock, no_new_privs): where the kernel has it (auto), or else it does not start (on)", false,
+		func(c *Config) value { return choiceValue{&c.Sandbox, []string{sandboxAuto, sandboxOn, sandboxOff}} }},
 
 	{"log_level", "how much is logged to stderr", true,
 		func(c *Config) value { return levelValue{&c.LogLevel} }},

@@ -140,13 +140,21 @@ func startOwner(d *disk, depth int, buffers *Buffers) (*owner, error) {
 		defer close(o.done)
 		defer unix.Close(fd)
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		ring, err := setupRing(uint32(depth))
+		ring, disabled, err := setupRing(uint32(depth))
 		if err != nil {
 			started <- err
 			return
 		}
 		o.ring = ring
 		o.register(buffers)
+		if disabled {
+			err = restrict(ring)
+		}
+		if err != nil {
+			ring.QueueExit()
+			started <- err
+			return
+		}
 		started <- nil
 		o.run()
 		ring.QueueExit()
@@ -159,24 +167,49 @@ func startOwner(d *disk, depth int, buffers *Buffers) (*owner, error) {
 }
 
 // setupRing asks for the cheapest kind of ring and then for less: deferred task
-// work came with 6.1, cooperative with 5.19.
-func setupRing(entries uint32) (*giouring.Ring, error) {
+// work came with 6.1, cooperative with 5.19, restrictions with 5.10. One that can
+// be restricted is disabled until then.
+func setupRing(entries uint32) (ring *giouring.Ring, disabled bool, err error) {
 	kinds := []uint32{
-		giouring.SetupSingleIssuer | giouring.SetupDeferTaskrun | giouring.SetupTaskrunFlag,
-		giouring.SetupCoopTaskrun | giouring.SetupTaskrunFlag,
+		giouring.SetupSingleIssuer | giouring.SetupDeferTaskrun | giouring.SetupTaskrunFlag | giouring.SetupRDisabled,
+		giouring.SetupCoopTaskrun | giouring.SetupTaskrunFlag | giouring.SetupRDisabled,
+		giouring.SetupRDisabled,
 		0,
 	}
-	var err error
 	for _, flags := range kinds {
 		ring := giouring.NewRing()
 		if err = patiently(func() error { return ring.QueueInit(entries, flags) }); err == nil {
-			return ring, nil
+			return ring, flags != 0, nil
 		}
 		if !errors.Is(err, unix.EINVAL) {
 			break
 		}
 	}
-	return nil, err
+	return nil, false, err
+}
+
+// operations are all that this package does through a ring.
+var operations = []struct {
+	code uint8
+	name string
+}{{giouring.OpRead, "READ"}, {giouring.OpWrite, "WRITE"}, {giouring.OpReadFixed, "READ_FIXED"}}
+
+// restrict makes the kernel refuse everything else on a ring, which is enabled
+// then: other operations, flags that chain them or hand them over, and to register
+// anything more. Whoever got hold of the ring could do no more with it than with
+// its files.
+func restrict(ring *giouring.Ring) error {
+	var allowed []giouring.Restriction
+	for _, op := range operations {
+		allowed = append(allowed, giouring.Restriction{OpCode: uint16(giouring.RestrictionSQEOp), OpFlags: op.code})
+	}
+	if _, err := ring.RegisterRestrictions(allowed); err != nil {
+		return fmt.Errorf("restrict the ring: %w", err)
+	}
+	if _, err := ring.EnableRings(); err != nil {
+		return fmt.Errorf("enable the ring: %w", err)
+	}
+	return nil
 }
 
 // patiently repeats f while the kernel has no locked memory, for a fifth of a
@@ -486,10 +519,7 @@ func probeKernel() error {
 	if err != nil {
 		return explainSetup(err)
 	}
-	for _, op := range []struct {
-		code uint8
-		name string
-	}{{giouring.OpRead, "READ"}, {giouring.OpWrite, "WRITE"}, {giouring.OpReadFixed, "READ_FIXED"}} {
+	for _, op := range operations {
 		if !probe.IsSupported(op.code) {
 			return fmt.Errorf("this kernel's io_uring has no %s (5.6 and later do)", op.name)
 		}

@@ -103,7 +103,7 @@ func (s *segment) release() {
 
 // openVolume locks the directory, making it if needed, and opens its segments.
 func openVolume(path string, segmentSize int64, noDirect bool) (*volume, error) {
-	if err := makeDir(path); err != nil {
+	if err := MakeDir(path); err != nil {
 		return nil, fmt.Errorf("create directory: %w", err)
 	}
 	dir, err := lockDir(path)
@@ -132,11 +132,12 @@ func openVolume(path string, segmentSize int64, noDirect bool) (*volume, error) 
 	return v, nil
 }
 
-// makeDir makes path and what is missing above it, durably.
-func makeDir(path string) error {
+// MakeDir makes a directory and what is missing above it, durably, with the mode
+// 0700. One that is there is left as it is.
+func MakeDir(path string) error {
 	err := os.Mkdir(path, dirPerm)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := makeDir(filepath.Dir(path)); err != nil {
+		if err := MakeDir(filepath.Dir(path)); err != nil {
 			return err
 		}
 		err = os.Mkdir(path, dirPerm)

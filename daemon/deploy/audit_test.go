@@ -17,27 +17,29 @@ import (
 // allowed are the modules that programs and tests may be built from, with the
 // licence of each and what it is for.
 var allowed = map[string]string{
-	"github.com/BurntSushi/toml":              "MIT: the settings' file",
-	"github.com/HdrHistogram/hdrhistogram-go": "MIT: how long commits hold writes, and the benchmarks",
-	"github.com/anishathalye/porcupine":       "MIT: tests of linearizability",
-	"github.com/cespare/xxhash/v2":            "MIT: checksums",
-	"github.com/cpuguy83/go-md2man/v2":        "MIT: manual pages, with the tag docs",
-	"github.com/hanwen/go-fuse/v2":            "BSD: a file system that fails, for tests",
-	"github.com/inconshreveable/mousetrap":    "Apache: of cobra, on Windows",
-	"github.com/pawelgaczynski/giouring":      "MIT: io_uring",
-	"github.com/russross/blackfriday/v2":      "BSD: of go-md2man",
-	"github.com/spf13/cobra":                  "Apache: commands",
-	"github.com/spf13/pflag":                  "BSD: flags",
-	"github.com/stretchr/testify":             "MIT: tests",
-	"github.com/vmihailenco/msgpack/v5":       "BSD: what is not hot on the wire",
-	"github.com/vmihailenco/tagparser/v2":     "BSD: of msgpack",
-	"go.uber.org/goleak":                      "MIT: tests that leave nothing behind",
-	"go.yaml.in/yaml/v3":                      "MIT: tests of manifests",
-	"golang.org/x/sys":                        "BSD: system calls",
-	"golang.org/x/term":                       "BSD: terminals",
-	"github.com/davecgh/go-spew":              "ISC: of testify",
-	"github.com/pmezard/go-difflib":           "BSD: of testify",
-	"github.com/stretchr/objx":                "MIT: of testify",
+	"github.com/BurntSushi/toml":                    "MIT: the settings' file",
+	"github.com/HdrHistogram/hdrhistogram-go":       "MIT: how long commits hold writes, and the benchmarks",
+	"github.com/anishathalye/porcupine":             "MIT: tests of linearizability",
+	"github.com/cespare/xxhash/v2":                  "MIT: checksums",
+	"github.com/cpuguy83/go-md2man/v2":              "MIT: manual pages, with the tag docs",
+	"github.com/hanwen/go-fuse/v2":                  "BSD: a file system that fails, for tests",
+	"github.com/inconshreveable/mousetrap":          "Apache: of cobra, on Windows",
+	"github.com/landlock-lsm/go-landlock":           "MIT: the daemon's sandbox",
+	"github.com/pawelgaczynski/giouring":            "MIT: io_uring",
+	"github.com/russross/blackfriday/v2":            "BSD: of go-md2man",
+	"github.com/spf13/cobra":                        "Apache: commands",
+	"github.com/spf13/pflag":                        "BSD: flags",
+	"github.com/stretchr/testify":                   "MIT: tests",
+	"github.com/vmihailenco/msgpack/v5":             "BSD: what is not hot on the wire",
+	"github.com/vmihailenco/tagparser/v2":           "BSD: of msgpack",
+	"go.uber.org/goleak":                            "MIT: tests that leave nothing behind",
+	"go.yaml.in/yaml/v3":                            "MIT: tests of manifests",
+	"golang.org/x/sys":                              "BSD: system calls",
+	"golang.org/x/term":                             "BSD: terminals",
+	"kernel.org/pub/linux/libs/security/libcap/psx": "BSD: system calls on every thread, of go-landlock",
+	"github.com/davecgh/go-spew":                    "ISC: of testify",
+	"github.com/pmezard/go-difflib":                 "BSD: of testify",
+	"github.com/stretchr/objx":                      "MIT: of testify",
 }
 
 // licences tells the ones that are allowed by their first words.
@@ -86,7 +88,7 @@ func TestAudit_Modules(t *testing.T) {
 }
 
 func licensed(dir string, words *regexp.Regexp) bool {
-	files, _ := filepath.Glob(filepath.Join(dir, "LICEN*"))
+	files, _ := filepath.Glob(filepath.Join(dir, "[Ll][Ii][Cc][Ee][Nn]*"))
 	copying, _ := filepath.Glob(filepath.Join(dir, "COPYING*"))
 	for _, f := range append(files, copying...) {
 		if text, err := os.ReadFile(f); err == nil && words.Match(text) {

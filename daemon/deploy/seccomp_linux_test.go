@@ -169,6 +169,8 @@ func TestSeccomp(t *testing.T) {
 	log = served(t, bin, "allow", numbersOf(t, profile.Syscalls[0].Names))
 	backend := regexp.MustCompile(`backend=\S+`)
 	require.Equal(t, backend.FindString(free), backend.FindString(log), "the profile costs the backend:\n%s", log)
+	sandbox := regexp.MustCompile(`msg=sandbox applied=".*"`)
+	require.Equal(t, sandbox.FindString(free), sandbox.FindString(log), "the profile costs the sandbox")
 	require.NotContains(t, log, "level=WARN")
 	t.Log(backend.FindString(log))
 }

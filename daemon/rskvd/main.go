@@ -67,6 +67,10 @@ func serve(ctx context.Context, cfg daemon.Config, load func() (daemon.Config, e
 	if err != nil {
 		return err
 	}
+	confined, err := daemon.Confine(cfg, manager)
+	if err != nil {
+		return err
+	}
 	reload := make(chan struct{})
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -92,7 +96,7 @@ func serve(ctx context.Context, cfg daemon.Config, load func() (daemon.Config, e
 			}
 		}
 	}()
-	return daemon.Run(ctx, cfg, daemon.Environment{Log: os.Stderr, Manager: manager, Reload: reload, Load: load})
+	return daemon.Run(ctx, cfg, daemon.Environment{Log: os.Stderr, Manager: manager, Sandbox: confined, Reload: reload, Load: load})
 }
 
 func configCommand() *cobra.Command {

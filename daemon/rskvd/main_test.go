@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -59,12 +60,30 @@ func place(t *testing.T) string {
 	return dir
 }
 
+// words is what a program says, while it goes on.
+type words struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (w *words) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.buf.Write(p)
+}
+
+func (w *words) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.buf.String()
+}
+
 // serving starts a daemon in dir and waits until it serves.
-func serving(t *testing.T, dir string, args ...string) (cmd *exec.Cmd, socket string, stderr *bytes.Buffer) {
+func serving(t *testing.T, dir string, args ...string) (cmd *exec.Cmd, socket string, stderr *words) {
 	t.Helper()
 	socket = filepath.Join(dir, "s")
 	cmd = program(t, append([]string{"--dir", filepath.Join(dir, "data"), "--socket", socket, "--memory", "32MiB"}, args...)...)
-	stderr = &bytes.Buffer{}
+	stderr = &words{}
 	cmd.Stderr = stderr
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
