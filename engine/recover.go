@@ -116,7 +116,7 @@ func (s *Store) settleEnd(m *manifest.Manifest, list []CheckpointInfo) (record.A
 	}
 	last := &m.Spans[len(m.Spans)-1]
 	if last.End == 0 {
-		from := last.Start
+		from := max(last.Start, m.Begin) // below it the log may be gone
 		for _, c := range list {
 			if c.snapshot != 0 && c.start > from {
 				from = c.start

@@ -290,7 +290,7 @@ func (v *verifier) settle() error {
 		return nil
 	}
 	last := &m.Spans[len(m.Spans)-1]
-	from := last.Start
+	from := max(last.Start, m.Begin)
 	for _, c := range v.list {
 		from = max(from, record.Addr(c.Tail/record.Unit))
 	}
