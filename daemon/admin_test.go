@@ -48,7 +48,9 @@ func TestAdmin_Metrics(t *testing.T) {
 	code, text := fetch(t, d.cfg.Socket+adminSuffix, "/metrics")
 	require.Equal(t, 200, code)
 	for _, want := range []string{
-		"rskv_keys 1\n", `rskv_requests_total{method="put"} 1`, `rskv_request_errors_total{code="NotInteger"} 1`,
+		"rskv_keys 1\n", `rskv_requests_total{method="put"} 1`, `rskv_request_errors_total{code="NotInteger",category="user"} 1`,
+		`rskv_key_operations_total{method="get",outcome="yes"} 1`, `rskv_key_operations_total{method="add",outcome="error"} 1`,
+		`rskv_device_operation_duration_seconds_count{kind="sync"}`, `rskv_task_runs_total{task="commit"}`,
 		"rskv_ready 1\n", "rskv_writable 1\n", "# TYPE rskv_log_address_bytes gauge\n", "process_start_time_seconds 1.",
 		`rskv_request_duration_seconds_bucket{kind="read",wait="none",le="+Inf"}`,
 	} {

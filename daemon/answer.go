@@ -36,6 +36,9 @@ func yesNo(v bool) result {
 
 // complete answers a call whose operation is done.
 func (c *conn) complete(k *call, op *engine.Op) {
+	if op.Kind != engine.OpNote {
+		c.batch.counts.end(k.method, outcomeOf(k, op))
+	}
 	if k.gather != nil {
 		c.gathered(k, op)
 		return

@@ -58,6 +58,9 @@ func TestWireError(t *testing.T) {
 		}
 		require.Equal(t, e.code, got.Code, name)
 		require.Equal(t, "step: "+e.err.Error(), got.Message)
+		if name != "ErrClosed" { // to a client, which goes on with another daemon, that can be mended
+			require.Equal(t, engine.ClassOf(e.err).String(), got.Code.Category(), name)
+		}
 		require.Contains(t, may[engine.ClassOf(e.err)], e.code, "%s is of the class %s", name, engine.ClassOf(e.err))
 	}
 	for err, code := range map[error]ipc.Code{

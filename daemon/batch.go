@@ -19,7 +19,7 @@ type batch struct {
 	// owns these places; one whose operation has to wait for the disk is left
 	// to it and replaced.
 	slots  [batchMax]uint32
-	counts [methodCount]uint32 // requests by method, since the last run
+	counts methodCounts
 }
 
 // methodCount is one more than the largest ipc.Method.

@@ -273,6 +273,7 @@ func (c *conn) finish() {
 		c.changed.Wait()
 	}
 	c.dieLocked()
+	c.server.count.tally(&c.batch.counts)
 	c.mu.Unlock()
 
 	close(c.quit)

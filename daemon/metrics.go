@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"rskv/daemon/admin"
+	"rskv/engine"
 	"rskv/ipc"
 )
 
@@ -72,7 +73,7 @@ var metrics = []metric{
 	{"engine_index_buckets", "index_buckets", "", admin.Gauge, 1, "Buckets of the index, each good for about five keys."},
 	{"engine_index_overflow", "index_overflow_buckets", "", admin.Gauge, 1, "Overflow buckets of the index in use."},
 	{"engine_index_overflow_max", "index_overflow_buckets_limit", "", admin.Gauge, 1, "Overflow buckets the index has room for."},
-	{"engine_index_tag_bits", "index_tag_bits", "", admin.Gauge, 1, "Bits of a key's hash that an entry of the index holds."},
+	{"engine_index_tag_bits", "index_tag_width", "", admin.Gauge, 1, "Bits of a key's hash that an entry of the index holds."},
 	{"engine_index_growing", "index_growing", "", admin.Gauge, 1, "Whether the index is being doubled."},
 	{"engine_index_doublings", "index_doublings_total", "", admin.Counter, 1, "Times the index was doubled."},
 	{"engine_reads", "operations_total", `kind="read"`, admin.Counter, 1, "Operations of the engine; a request for many keys is many."},
@@ -135,9 +136,10 @@ const logHelp = "Where the markers of the log stand; begin <= head <= flushed <=
 // from them.
 var unexposed = []string{
 	"daemon_requests", "daemon_requests_*", // requests_total, request_errors_total
-	"daemon_goroutines", // go_goroutines
-	"latency_*",         // request_duration_seconds
-	"io_direct",         // build_info
+	"daemon_goroutines",                         // go_goroutines
+	"latency_*",                                 // request_duration_seconds
+	"io_direct",                                 // build_info
+	"daemon_reads_found", "daemon_reads_absent", // key_operations_total
 }
 
 // The families that no row of the table says.
@@ -156,7 +158,10 @@ func (s *server) families() []admin.Family {
 	s.health.look(func() {
 		stats := s.stats()
 		all = append(all, tableFamilies(stats)...)
-		all = append(all, s.requestFamily(), s.errorFamily(), s.durationFamily(),
+		st := s.store.Stats()
+		all = append(all, deviceFamily(&st))
+		all = append(all, taskFamilies(s.store.Tasks())...)
+		all = append(all, s.requestFamily(), s.outcomeFamily(), s.errorFamily(), s.durationFamily(),
 			truth(familyWritable, "Whether the store takes writes.", stats["engine_state"] == "ok"))
 	})
 	return append(all, processFamilies(s.started)...)
@@ -233,10 +238,10 @@ func (s *server) requestFamily() admin.Family {
 
 // errorFamily counts requests that were answered with an error.
 func (s *server) errorFamily() admin.Family {
-	f := admin.Family{Name: familyErrors, Kind: admin.Counter, Help: "Requests answered with an error, by its code."}
+	f := admin.Family{Name: familyErrors, Kind: admin.Counter, Help: "Requests answered with an error, by its code and what that means: user, recoverable, corruption or fault."}
 	for i, code := range ipc.Codes {
 		f.Samples = append(f.Samples, admin.Sample{
-			Labels: []admin.Label{{Name: "code", Value: string(code)}}, Value: float64(s.count.codes[i].Load()),
+			Labels: []admin.Label{{Name: "code", Value: string(code)}, {Name: "category", Value: code.Category()}}, Value: float64(s.count.codes[i].Load()),
 		})
 	}
 	return f
@@ -318,7 +323,9 @@ func MetricDocs() []MetricDoc {
 	}
 	add(s.buildFamily(), truth(familyUp, "Whether clients are served.", true))
 	add(tableFamilies(stats)...)
-	add(s.requestFamily(), s.errorFamily(), s.durationFamily(), truth(familyWritable, "Whether the store takes writes.", true))
+	add(deviceFamily(&engine.Stats{}))
+	add(taskFamilies([]engine.TaskInfo{{}})...)
+	add(s.requestFamily(), s.outcomeFamily(), s.errorFamily(), s.durationFamily(), truth(familyWritable, "Whether the store takes writes.", true))
 	add(processFamilies(s.started)...)
 	return all
 }

@@ -9,7 +9,7 @@ import (
 // the batch; everything else is done at once.
 func (c *conn) handle() {
 	q := &c.request
-	c.batch.counts[q.Method]++
+	c.batch.counts.request(q.Method)
 	k := call{id: q.ID, method: q.Method, answered: q.Answered(), began: c.began}
 	if q.Method.Class() == ipc.ClassWrite {
 		// A write that is refused takes its number all the same: the client

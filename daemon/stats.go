@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"maps"
+	"math/bits"
 	"reflect"
 	"runtime"
 	"slices"
@@ -29,6 +30,7 @@ type counters struct {
 	bytesIn    atomic.Uint64
 	bytesOut   atomic.Uint64
 	methods    [methodCount]atomic.Uint64
+	outcomes   [methodCount][outcomes]atomic.Uint64
 }
 
 // codeCount is how many codes of errors the protocol has room for here.
@@ -42,12 +44,41 @@ func (n *counters) refuse(code ipc.Code) {
 	}
 }
 
+// methodCounts is what a connection has counted by itself since the last tally,
+// by method.
+type methodCounts struct {
+	touched  uint64 // a bit for each method that is not all zero
+	requests [methodCount]uint32
+	ended    [methodCount][outcomes]uint32
+}
+
+// request counts one as it is taken up.
+func (b *methodCounts) request(m ipc.Method) {
+	b.touched |= 1 << m
+	b.requests[m]++
+}
+
+// end counts an operation that is done.
+func (b *methodCounts) end(m ipc.Method, o outcome) {
+	b.touched |= 1 << m
+	b.ended[m][o]++
+}
+
+var _ [64 - methodCount]struct{} // touched has a bit for each
+
 // tally adds what a batch has counted by itself.
-func (n *counters) tally(batch *[methodCount]uint32) {
-	for i, v := range batch {
-		if v > 0 {
-			n.methods[i].Add(uint64(v))
-			batch[i] = 0
+func (n *counters) tally(b *methodCounts) {
+	for ; b.touched != 0; b.touched &= b.touched - 1 {
+		m := bits.TrailingZeros64(b.touched)
+		if v := b.requests[m]; v > 0 {
+			n.methods[m].Add(uint64(v))
+			b.requests[m] = 0
+		}
+		for o, v := range b.ended[m] {
+			if v > 0 {
+				n.outcomes[m][o].Add(uint64(v))
+				b.ended[m][o] = 0
+			}
 		}
 	}
 }
@@ -117,6 +148,7 @@ func (s *server) stats() map[string]any {
 	info := s.store.Info()
 	all["io_backend"], all["io_why"], all["io_direct"] = info.Backend, info.Why, info.Direct
 	s.latencyStats(all)
+	s.outcomeStats(all)
 	s.scrubs.stats(all)
 	is, _, _ := s.writable.look()
 	all["health"] = string(is)

@@ -8,6 +8,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"rskv/engine/internal/record"
+	"rskv/ioring"
 )
 
 // Stats is a snapshot of what a store is and has done since it was opened.
@@ -83,6 +84,11 @@ type Stats struct {
 	DeviceWritten uint64 `json:"device_written_bytes"`
 	DeviceSyncs   uint64 `json:"device_syncs"`
 	DeviceErrors  uint64 `json:"device_errors"`
+
+	// How long the device took.
+	ReadTimes  ioring.Times `json:"-"`
+	WriteTimes ioring.Times `json:"-"`
+	SyncTimes  ioring.Times `json:"-"`
 }
 
 // counters are the store's own; sessions add to them once a batch.
@@ -188,6 +194,7 @@ func (s *Store) Stats() Stats {
 		ReplayBytes: s.log.Durable().Bytes() - record.Addr(c.replayFrom.Load()).Bytes(),
 		DeviceReads: dev.Reads, DeviceWrites: dev.Writes, DeviceRead: dev.ReadBytes, DeviceWritten: dev.WriteBytes,
 		DeviceSyncs: dev.Syncs, DeviceErrors: dev.Errors,
+		ReadTimes: dev.ReadTimes, WriteTimes: dev.WriteTimes, SyncTimes: dev.SyncTimes,
 	}
 	st.LogFreed, st.LiveBytes = record.Addr(c.freed.Load()).Bytes(), s.liveBytes.Load()
 	st.DiskUsed, st.DiskBudget = s.room.used(), s.room.budget.Load()

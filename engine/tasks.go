@@ -56,6 +56,8 @@ type TaskInfo struct {
 	LastRun  time.Time     // when the last one ended, to the millisecond; zero: none has
 	LastTook time.Duration // how long it took
 	LastErr  error         // of the last one; nil where errors are found elsewhere, see Stats.State
+	Failed   uint64        // of Runs, those that ended with an error
+	Spent    time.Duration // all of them together
 	Next     string        // what the next one waits for
 }
 
@@ -91,6 +93,9 @@ type taskRecord struct {
 	last int64         // wall clock in milliseconds
 	took time.Duration // of the last
 	err  error         // of the last
+
+	failed uint64
+	spent  time.Duration
 }
 
 func (t *tasks) init(clock Clock) { t.clock = clock }
@@ -124,6 +129,10 @@ func (t *tasks) ran(name TaskName, began int64, err error) {
 	defer r.mu.Unlock()
 	r.runs++
 	r.last, r.took, r.err = t.clock.Wall(), time.Duration(t.clock.Monotonic()-began), err
+	r.spent += r.took
+	if err != nil {
+		r.failed++
+	}
 }
 
 // timed makes a step of one whose every step is noted.
@@ -144,6 +153,7 @@ func (s *Store) Tasks() []TaskInfo {
 		list[i] = TaskInfo{Name: k.name, Stopped: r.stopped.Load(), Fixed: !k.stops, Next: s.nextRun(k.name)}
 		r.mu.Lock()
 		list[i].Runs, list[i].LastTook, list[i].LastErr = r.runs, r.took, r.err
+		list[i].Failed, list[i].Spent = r.failed, r.spent
 		if r.runs > 0 {
 			list[i].LastRun = time.UnixMilli(r.last)
 		}

@@ -44,7 +44,8 @@ type Op struct {
 	// Done is called when the operation has finished.
 	Done func(*Op)
 
-	next *Op // owned by the device between Submit and Done
+	next  *Op   // owned by the device between Submit and Done, as is began
+	began int64 // when it was submitted, by the device's clock
 }
 
 // Errors a device answers with. The operating system's own errors (EIO, ENOSPC,
@@ -93,6 +94,9 @@ type Counters struct {
 	PrepareBytes       uint64 // zeros written by Prepare
 	PrepareErrors      uint64 // segments whose preparation failed, for want of room mostly
 	InFlight           int64
+
+	// How long the operations took; a device that has no clock leaves them zero.
+	ReadTimes, WriteTimes, SyncTimes Times
 }
 
 // MetaWriter writes the new content of a metadata file from front to back. Its

@@ -5,6 +5,7 @@ package ioring
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // disk is a Device over files: it checks operations, counts them and keeps the
@@ -41,8 +42,13 @@ type disk struct {
 	counters struct {
 		reads, readBytes, writes, writeBytes, syncs, errors atomic.Uint64
 		prepareBytes, prepareErrors                         atomic.Uint64
+		readTimes, writeTimes, syncTimes                    times
 	}
+	opened time.Time // immutable; times are measured from it
 }
+
+// now is the device's clock, in nanoseconds.
+func (d *disk) now() int64 { return int64(time.Since(d.opened)) }
 
 // backend moves bytes between segments and memory. It owns the ops of a list
 // from the call until it calls disk.finish for each; neither call blocks.
@@ -100,6 +106,10 @@ func (d *disk) Submit(ops []*Op) {
 			d.finish(op, 0, ErrClosed)
 		}
 		return
+	}
+	began := d.now()
+	for _, op := range ops {
+		op.began = began
 	}
 	if len(ops) == 1 && d.atOnce(ops[0]) {
 		return
@@ -169,6 +179,7 @@ func (d *disk) finishRead(op *Op, n int, err error) {
 	defer d.reading.Add(-1)
 	d.counters.reads.Add(1)
 	d.counters.readBytes.Add(uint64(n))
+	d.counters.readTimes.observe(d.now() - op.began)
 	d.finish(op, n, err)
 }
 
@@ -176,11 +187,13 @@ func (d *disk) finishWrite(op *Op, n int, err error) {
 	defer d.writing.Add(-1)
 	d.counters.writes.Add(1)
 	d.counters.writeBytes.Add(uint64(n))
+	d.counters.writeTimes.observe(d.now() - op.began)
 	d.finish(op, n, err)
 }
 
 func (d *disk) finishSync(op *Op, err error) {
 	d.counters.syncs.Add(1)
+	d.counters.syncTimes.observe(d.now() - op.began)
 	d.finish(op, 0, err)
 }
 
@@ -321,7 +334,8 @@ func (d *disk) Counters() Counters {
 		Writes: c.writes.Load(), WriteBytes: c.writeBytes.Load(),
 		Syncs: c.syncs.Load(), Errors: c.errors.Load(),
 		PrepareBytes: c.prepareBytes.Load(), PrepareErrors: c.prepareErrors.Load(),
-		InFlight: d.inFlight.Load(),
+		InFlight:  d.inFlight.Load(),
+		ReadTimes: c.readTimes.load(), WriteTimes: c.writeTimes.load(), SyncTimes: c.syncTimes.load(),
 	}
 }
 

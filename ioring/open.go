@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Mode says which backend a device is to have.
@@ -113,7 +114,7 @@ func Open(options Options) (Device, error) {
 		v.close()
 		return nil, fmt.Errorf("open device: %w", err)
 	}
-	d := &disk{volume: v, buffers: buffers, idle: make(chan struct{}, 1)}
+	d := &disk{volume: v, buffers: buffers, idle: make(chan struct{}, 1), opened: time.Now()}
 	if err := d.chooseBackend(options); err != nil {
 		_ = buffers.Free()
 		v.close()

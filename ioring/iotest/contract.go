@@ -407,6 +407,17 @@ func contractCounters(t *testing.T, d ioring.Device) {
 	require.EqualValues(t, 2*unit, c.ReadBytes)
 	require.EqualValues(t, 1, c.Syncs)
 	require.EqualValues(t, 1, c.Errors)
+	timed := func(of ioring.Times) (n uint64) {
+		for _, in := range of.Counts {
+			n += in
+		}
+		return n
+	}
+	if reads := timed(c.ReadTimes); reads > 0 { // it has a clock
+		require.Equal(t, []uint64{3, 3, 1}, []uint64{reads, timed(c.WriteTimes), timed(c.SyncTimes)})
+		require.Positive(t, c.WriteTimes.Sum)
+		require.Less(t, c.WriteTimes.Sum, waitMax)
+	}
 	info := d.Info()
 	require.NotEmpty(t, info.Backend)
 	require.NotEmpty(t, info.Why)
