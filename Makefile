@@ -20,6 +20,9 @@ STRIP ?=
 NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
 # Of packages: the last tag, or a date and a commit.
 VERSION ?= $(shell git describe --tags --match 'v*' 2>/dev/null | sed 's/^v//' | grep . || echo 0.0.$$(git log -1 --format=%cd --date=format:%Y%m%d%H%M)~$$(git log -1 --format=%h))
+# What programs say they were built from; nothing without git.
+COMMIT := $(shell git describe --always --abbrev=12 --dirty --exclude='*' 2>/dev/null)
+STAMP = $(if $(COMMIT),-X rskv/ipc.release=$(VERSION) -X rskv/ipc.commit=$(COMMIT))
 INTO = $(DESTDIR)$(PREFIX)
 PROGRAMS := ./daemon/rskvd ./client/rskv ./bench/rskv-bench
 
@@ -31,7 +34,7 @@ help: ## list the targets
 
 build: ## build bin/rskvd, bin/rskv and bin/rskv-bench (static)
 	@mkdir -p bin
-	CGO_ENABLED=0 $(GO) build -trimpath -tags giouring -ldflags='-checklinkname=0 $(STRIP)' -o bin/ $(PROGRAMS)
+	CGO_ENABLED=0 $(GO) build -trimpath -tags giouring -ldflags='-checklinkname=0 $(STAMP) $(STRIP)' -o bin/ $(PROGRAMS)
 
 test: ## run all tests, with the io_uring backend linked in
 	$(GO) test $(RING) -timeout 20m $(TESTFLAGS) ./...

@@ -446,29 +446,13 @@ func TuneCollector() {
 	}
 }
 
-// Version is the version of this build: a module version, or the commit it was
-// built from.
-func Version() string { return version() }
+// Version is the version of this build: of a release, or the commit it was built
+// from.
+func Version() string { return ipc.ReadBuild().Short() }
 
-var version = sync.OnceValue(func() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		return v
-	}
-	revision, dirty := "", ""
-	for _, kv := range info.Settings {
-		switch {
-		case kv.Key == "vcs.revision":
-			revision = kv.Value[:min(len(kv.Value), 12)]
-		case kv.Key == "vcs.modified" && kv.Value == "true":
-			dirty = "+changes"
-		}
-	}
-	if revision == "" {
-		return "devel"
-	}
-	return revision + dirty
-})
+// About is what this program was built from and how, and whether io_uring works
+// here, in a line.
+func About() string {
+	_, why := ioring.Probe()
+	return ipc.ReadBuild().String() + "; " + why
+}

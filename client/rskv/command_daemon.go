@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
-	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -193,19 +190,9 @@ func (t *tool) versionCommand() *cobra.Command {
 		Short: "print what this program was built from",
 		Args:  arguments(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
-			build, ok := debug.ReadBuildInfo()
-			if !ok {
-				return errors.New("this program carries no build information")
-			}
-			commit := "unknown"
-			for _, s := range build.Settings {
-				if s.Key == "vcs.revision" {
-					commit = s.Value
-				}
-			}
-			return t.answer(fmt.Sprintf("rskv %s, commit %s, protocol %d, %s %s/%s", build.Main.Version, commit, ipc.ProtocolVersion,
-				runtime.Version(), runtime.GOOS, runtime.GOARCH),
-				field{"version", build.Main.Version}, field{"commit", commit}, field{"protocol", ipc.ProtocolVersion}, field{"go", runtime.Version()})
+			b := ipc.ReadBuild()
+			return t.answer("rskv "+b.String(), field{"version", b.Version}, field{"commit", b.Commit}, field{"protocol", b.Protocol},
+				field{"go", b.Go}, field{"platform", b.Platform}, field{"settings", b.Settings})
 		},
 	}
 }

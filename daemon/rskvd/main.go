@@ -46,9 +46,9 @@ func command() *cobra.Command {
 	root.PersistentFlags().SortFlags = false
 	daemon.AddFlags(root.PersistentFlags())
 	root.AddCommand(configCommand(), &cobra.Command{
-		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Use: "version", Short: "Print what this program was built from, and how", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "rskvd", daemon.Version())
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "rskvd", daemon.About())
 			return err
 		},
 	})

@@ -209,5 +209,5 @@ func TestConfig(t *testing.T) {
 	require.Contains(t, stdout, `max_value = "16MiB"`)
 	stdout, _, code = output(t, "version")
 	require.Zero(t, code)
-	require.True(t, strings.HasPrefix(stdout, "rskvd "))
+	require.Regexp(t, `^rskvd \S+, commit \S+, protocol 1, go\S+ \w+/\w+, built with .*CGO_ENABLED=.*; .+\n$`, stdout)
 }
