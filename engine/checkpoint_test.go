@@ -2,9 +2,12 @@ package engine
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"rskv/ioring"
 )
 
 // TestStore_Checkpoints: a checkpoint forgets its cookie, or old ones pile up.
@@ -43,4 +46,32 @@ func TestCheckpoint_Damaged(t *testing.T) {
 		_, err := decodeCheckpoint(bad)
 		require.Error(t, err, "byte %d", i)
 	}
+}
+
+// preparing counts how often segments are asked to be written in advance.
+type preparing struct {
+	ioring.Device
+	asked atomic.Int64
+}
+
+func (p *preparing) Prepare(until int64) {
+	p.asked.Add(1)
+	p.Device.Prepare(until)
+}
+
+// TestCheckpoint_PreparesNothing: a checkpoint has segments written twice that no
+// client with sync will wait for.
+func TestCheckpoint_PreparesNothing(t *testing.T) {
+	dev := &preparing{Device: newMem()}
+	s := openOn(t, dev, nil)
+	n := s.NewSession()
+	require.NoError(t, n.Put([]byte("k"), []byte("v")))
+	_, err := s.Checkpoint(context.Background(), CheckpointOptions{Kind: FullCheckpoint})
+	require.NoError(t, err)
+	require.Zero(t, dev.asked.Load())
+	require.NoError(t, n.Put([]byte("k"), []byte("w")))
+	syncStore(t, s)
+	require.Positive(t, dev.asked.Load())
+	n.Close()
+	require.NoError(t, s.Close())
 }

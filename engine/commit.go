@@ -150,7 +150,7 @@ func (c *committer) begin() time.Duration {
 		}
 	}
 	c.nextAt = now + int64(s.opt.CommitInterval)
-	if len(c.serving) > 0 {
+	if len(c.serving) > 0 && !c.force {
 		c.prepare(now)
 	}
 	if !c.cut() {
@@ -181,8 +181,8 @@ const slowSegment = 2 * time.Second
 
 // prepare has the segments that synced writes will go to written once in
 // advance, which makes commits into them up to twice as fast; not when much is
-// written, since it doubles that. The first segment of a run is prepared if
-// nothing has been written to it yet.
+// written, since it doubles that, nor for the one commit of a checkpoint. The first
+// segment of a run is prepared if nothing has been written to it yet.
 func (c *committer) prepare(now int64) {
 	s := c.store
 	size := s.dev.SegmentSize()
@@ -359,6 +359,10 @@ func (s *Store) flushStep() time.Duration {
 	s.room.look()
 	if s.commit.waiting.Load() {
 		s.commit.task.Wake()
+	}
+	// With the log left to others: it takes long.
+	if s.log.Populate() {
+		return 0
 	}
 	return wait
 }

@@ -11,38 +11,86 @@ import (
 )
 
 // frameList holds the frames that no page uses. Last in, first out: the frame
-// freed last is the warmest.
+// freed last is the warmest. Those that no page has ever used come after all
+// others: their first touch waits for the system, so populate gives a few of them
+// their memory before a page turn needs one.
 type frameList struct {
 	mu sync.Mutex
 	// All but count are guarded by mu.
-	frames   []unsafe.Pointer
+	frames   []unsafe.Pointer // with memory
+	fresh    []unsafe.Pointer // without
 	parked   []unsafe.Pointer // out of use, without memory
 	blocks   []*ioring.Memory // what frames are made of
 	pageSize int64
 	total    int          // frames in use or free
 	limit    int          // of them
-	count    atomic.Int64 // len(frames), to be read without mu
+	count    atomic.Int64 // of both, to be read without mu
 }
+
+// populateAhead is how many free frames should have their memory: what is written
+// while one huge page is fetched.
+const populateAhead = 4
 
 func (f *frameList) init(memory *ioring.Memory, pageSize uint32) {
 	n := int(memory.Size() / int64(pageSize))
 	f.limit = n
 	f.addLocked(memory, n, int64(pageSize))
-	f.count.Store(int64(n))
+	f.countLocked()
 }
+
+func (f *frameList) countLocked() { f.count.Store(int64(len(f.frames) + len(f.fresh))) }
 
 // take returns a free frame, or nil. The frame's content is arbitrary.
 func (f *frameList) take() unsafe.Pointer {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n := len(f.frames)
-	if n == 0 {
+	p := pop(&f.frames)
+	if p == nil {
+		p = pop(&f.fresh)
+	}
+	f.countLocked()
+	return p
+}
+
+// pop takes the last of a list, nil if there is none.
+func pop(list *[]unsafe.Pointer) unsafe.Pointer {
+	n := len(*list) - 1
+	if n < 0 {
 		return nil
 	}
-	p := f.frames[n-1]
-	f.frames = f.frames[:n-1]
-	f.count.Store(int64(n - 1))
+	p := (*list)[n]
+	*list = (*list)[:n]
 	return p
+}
+
+// populate gives a frame its memory, unless there are enough that have it. It
+// reports whether it did.
+func (f *frameList) populate() bool {
+	f.mu.Lock()
+	var p unsafe.Pointer
+	if len(f.frames) < populateAhead {
+		p = pop(&f.fresh) // nobody else can take it meanwhile
+	}
+	memory, off := f.blockOf(p)
+	size := f.pageSize
+	f.countLocked()
+	f.mu.Unlock()
+	if p == nil {
+		return false
+	}
+	memory.Populate(off, size)
+	f.give(p)
+	return true
+}
+
+// blockOf finds what a frame is made of, and where in it it lies.
+func (f *frameList) blockOf(p unsafe.Pointer) (*ioring.Memory, int64) {
+	for _, m := range f.blocks {
+		if off := uintptr(p) - uintptr(m.Pointer()); off < uintptr(m.Size()) {
+			return m, int64(off)
+		}
+	}
+	return nil, 0
 }
 
 func (f *frameList) give(p unsafe.Pointer) {
@@ -53,7 +101,18 @@ func (f *frameList) give(p unsafe.Pointer) {
 		return
 	}
 	f.frames = append(f.frames, p)
-	f.count.Store(int64(len(f.frames)))
+	f.countLocked()
+}
+
+// Populate gives a free frame its memory ahead of the tail, if one needs it, and
+// reports whether it did: then there may be more to do. It may take milliseconds,
+// which a writer that turns the page would have to wait for.
+func (l *Log) Populate() bool {
+	done := l.free.populate()
+	if done {
+		l.space.broadcast() // somebody may have found none meanwhile
+	}
+	return done
 }
 
 // openPage gives page its frame and writes the page header. The caller owns the

@@ -48,14 +48,13 @@ func (f *frameList) resize(pages int, pageSize int64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.limit = pages
-	for f.total > pages && len(f.frames) > 0 {
-		n := len(f.frames) - 1
-		f.parkLocked(f.frames[n])
-		f.frames = f.frames[:n]
+	for _, list := range []*[]unsafe.Pointer{&f.fresh, &f.frames} {
+		for f.total > pages && len(*list) > 0 {
+			f.parkLocked(pop(list))
+		}
 	}
 	for f.total < pages && len(f.parked) > 0 {
-		n := len(f.parked) - 1
-		f.frames, f.parked = append(f.frames, f.parked[n]), f.parked[:n]
+		f.fresh = append(f.fresh, pop(&f.parked))
 		f.total++
 	}
 	if missing := pages - f.total; missing > 0 {
@@ -66,7 +65,7 @@ func (f *frameList) resize(pages int, pageSize int64) error {
 		}
 		f.addLocked(memory, missing, pageSize)
 	}
-	f.count.Store(int64(len(f.frames)))
+	f.countLocked()
 	return nil
 }
 
@@ -74,19 +73,16 @@ func (f *frameList) resize(pages int, pageSize int64) error {
 func (f *frameList) addLocked(memory *ioring.Memory, n int, pageSize int64) {
 	f.blocks, f.pageSize = append(f.blocks, memory), pageSize
 	for i := n - 1; i >= 0; i-- {
-		f.frames = append(f.frames, unsafe.Add(memory.Pointer(), int64(i)*pageSize))
+		f.fresh = append(f.fresh, unsafe.Add(memory.Pointer(), int64(i)*pageSize))
 	}
 	f.total += n
 }
 
 // parkLocked takes a frame out of use and gives its memory back.
 func (f *frameList) parkLocked(p unsafe.Pointer) {
-	for _, m := range f.blocks {
-		if off := uintptr(p) - uintptr(m.Pointer()); off < uintptr(m.Size()) {
-			// If the system does not take it, it is only not given back yet.
-			_ = m.Release(int64(off), f.pageSize)
-		}
-	}
+	memory, off := f.blockOf(p)
+	// If the system does not take it, it is only not given back yet.
+	_ = memory.Release(off, f.pageSize)
 	f.parked = append(f.parked, p)
 	f.total--
 }
