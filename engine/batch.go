@@ -103,7 +103,11 @@ func (s *Session) run(ops []Op, i int) (int, outcome, place) {
 	s.pipe.located = i
 	for i < len(ops) {
 		s.runAhead(ops, i)
-		for end := min(blockEnd(i), len(ops)); i < end; i++ {
+		end := min(blockEnd(i), len(ops))
+		if s.writing {
+			s.allot(ops, i, end)
+		}
+		for ; i < end; i++ {
 			if out := s.act(&ops[i], i, &at); out != finished {
 				return i, out, at
 			}

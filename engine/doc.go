@@ -46,6 +46,7 @@
 //	op.go          operations and their answers
 //	batch.go       Start: groups of operations in one section
 //	pipeline.go    the stages of a group, which hide the memory's latency
+//	allotment.go   room at the tail for what a group appends
 //	ops.go         what each operation does where it finds its record
 //	pending.go     operations that wait for the disk or for their turn
 //	large.go       values in chunks

@@ -355,7 +355,7 @@ func (s *Session) append(key, value []byte, kind record.Kind, at *place, live in
 	if s.store.room.refuses(s, kind) {
 		return noSpace, false
 	}
-	a, p, status := s.store.log.Allocate(record.SizeFor(len(key), len(value)))
+	a, p, status := s.allocate(record.SizeFor(len(key), len(value)), at.head)
 	switch status {
 	case hlog.Again:
 		return again, false

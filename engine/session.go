@@ -27,11 +27,12 @@ type Session struct {
 	tally   tally // what this section did, for the statistics
 
 	pipe     pipe
-	span     uintptr // bytes of a record to ask for ahead, from the last one met
-	coldSize int     // running mean of the records read from disk, in bytes
-	arena    []byte  // answers of OpGet until the next Start or Complete
-	old      []byte  // present value of a read-modify-write
-	next     []byte  // its new value
+	allotted allotment // empty outside of a section
+	span     uintptr   // bytes of a record to ask for ahead, from the last one met
+	coldSize int       // running mean of the records read from disk, in bytes
+	arena    []byte    // answers of OpGet until the next Start or Complete
+	old      []byte    // present value of a read-modify-write
+	next     []byte    // its new value
 	plan     plan
 
 	// unlinked is 0 or an address at or below the chunks that this session has
@@ -132,6 +133,7 @@ func (s *Session) enter(write bool) error {
 
 // exit ends the section. What it counted is published before the door can close.
 func (s *Session) exit() {
+	s.endAllotment()
 	if s.live != 0 {
 		s.store.live.Add(s.live)
 		s.live = 0
