@@ -327,6 +327,7 @@ func (c *committer) syncing() time.Duration {
 	s.log.SetDurable(c.end)
 	c.durable.Store(s.ledgers.version.Load())
 	s.stats.commits.Add(1)
+	s.feeds.wake()
 	c.answer(nil)
 	return 0
 }

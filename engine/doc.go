@@ -61,6 +61,7 @@
 //	keyscan.go     scans of the live keys; newest.go what they ask of each record,
 //	               cursor.go what is kept between pages, scanreader.go the log,
 //	               scanholds.go how compaction waits for them
+//	feed.go        what was changed, commit by commit
 //	FORMAT.md      every byte on disk
 //	internal/      record, hlog, index, epoch, manifest: each explains itself
 //

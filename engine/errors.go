@@ -41,9 +41,9 @@ var (
 	ErrIndexFull = errors.New("index is full: the memory budget holds no more keys")
 	// ErrClosed: the store has been closed.
 	ErrClosed = errors.New("store is closed")
-	// ErrCursor: a scan cannot go on where it stood: the cursor is of another
-	// store, or compaction has passed it. Begin a new scan.
-	ErrCursor = errors.New("the scan cannot go on from this cursor")
+	// ErrCursor: a scan or a feed cannot go on where it stood: the place is of
+	// another store, or compaction has passed it. Begin anew.
+	ErrCursor = errors.New("cannot go on from there")
 	// ErrIO: a read failed. It wraps the operating system's error.
 	ErrIO = errors.New("I/O error")
 )

@@ -340,7 +340,7 @@ func (k *keyScan) gather(n int) error {
 			k.ended = true
 			return nil
 		}
-		k.at = r.until()
+		k.at = r.next()
 		if !r.isUser() || record.KindOf(r.w1) == record.Tombstone || !bytes.HasPrefix(r.key(), k.prefix) {
 			continue
 		}

@@ -367,6 +367,7 @@ func TestScan_Damage(t *testing.T) {
 	for i := range 100 {
 		require.NoError(t, n.Put(key64(i), valueOf(uint64(i), 1, 1000)))
 	}
+	evict(t, s, n) // what is in memory is read there
 	syncStore(t, s)
 	dev.Corrupt(50_000, func(b byte) byte { return b ^ 0x40 })
 	_, err := s.Scan(context.Background(), ScanOptions{})

@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"sync"
 	"unsafe"
 
@@ -153,6 +154,31 @@ func (s *Session) pendLarge(op *Op, hash uint64) {
 	p.listChunks(seen)
 	s.queue.hungry = append(s.queue.hungry, p)
 	s.signal()
+}
+
+// opChunks collects a large value that is known by its list of chunks, in Old; Key
+// is its key, and Value lends memory for the answer. Where compaction has passed a
+// chunk the answer is ErrCursor. It is for Do only.
+const opChunks = opNewest + 1
+
+// chunksOf makes op the question for the value of key in these chunks.
+func (o *Op) chunksOf(key, list, dst []byte) {
+	*o = Op{Kind: opChunks, Key: key, Old: list, Value: dst}
+}
+
+// collect carries out an opChunks as far as memory goes.
+func (s *Session) collect(op *Op) outcome {
+	_, chunks, err := chunkList(op.Old)
+	if err != nil {
+		return op.fail(corrupt("value in chunks", 0, err))
+	}
+	for _, a := range chunks {
+		if a < s.begin {
+			return op.fail(fmt.Errorf("%w: compaction has passed a part of the value, the log begins at %v", ErrCursor, s.begin))
+		}
+	}
+	s.plan = plan{seen: observation{found: true, value: op.Old}}
+	return inChunks
 }
 
 // startLarge begins to collect the chunks listed in seen.value.

@@ -148,13 +148,16 @@ type tally struct {
 const hotFlush = 64
 
 func (t *tally) flush(c *counters, ops []Op) {
-	writes := uint64(0)
+	reads, writes := t.hot, uint64(0)
 	for i := range ops {
-		if ops[i].writes() && ops[i].Kind < opMove {
+		switch kind := ops[i].Kind; {
+		case kind <= OpExists:
+			reads++
+		case kind < opMove: // what is behind is no user's
 			writes++
 		}
 	}
-	if reads := uint64(len(ops)) - writes + t.hot; reads > 0 {
+	if reads > 0 {
 		c.reads.Add(reads)
 	}
 	if writes > 0 {

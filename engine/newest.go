@@ -15,8 +15,9 @@ import (
 //	        skipped          same key here: not the newest
 //
 // The address of the record is in Delta and the cut in Int; the cut is the end of
-// a commit, so that nothing at or below it changes. Found is the answer. If the
-// log begins above the record by then, there is no saying: ErrCursor.
+// a commit, so that nothing at or below it changes. With Blind records that
+// compaction has moved do not count. Found is the answer. If the log begins above
+// the record by then, there is no saying: ErrCursor.
 const opNewest = opMoveChunk + 1
 
 // newestRecord makes op the question about the record of key at a.
@@ -25,6 +26,12 @@ func (o *Op) newestRecord(a, cut record.Addr, key []byte) {
 }
 
 func (o *Op) cut() record.Addr { return record.Addr(o.Int) }
+
+// counts reports whether a record of the key with this word 1 at a makes the one
+// that an opNewest asks about an older one.
+func (o *Op) counts(a record.Addr, w1 uint64) bool {
+	return a < o.cut() && w1&record.Invalid == 0 && !(o.Blind && w1&record.Moved != 0)
+}
 
 // newest carries out an opNewest as far as memory goes.
 func (s *Session) newest(op *Op, hash uint64, at *place) outcome {
@@ -43,7 +50,7 @@ func (s *Session) newest(op *Op, hash uint64, at *place) outcome {
 		}
 		p := log.Pointer(a)
 		w0 := record.Load0(p)
-		if a < op.cut() && record.KeyEqual(p, w0, op.Key) && record.Load1(p)&record.Invalid == 0 {
+		if record.KeyEqual(p, w0, op.Key) && op.counts(a, record.Load1(p)) {
 			return op.answer(false)
 		}
 		a = record.Prev(w0)
@@ -53,9 +60,9 @@ func (s *Session) newest(op *Op, hash uint64, at *place) outcome {
 
 // examineNewest goes on with an opNewest behind the record at a, which is above
 // its own and has been read.
-func (s *Session) examineNewest(op *Op, a record.Addr, w0 uint64, isKey bool) (verdict readVerdict, decided bool) {
+func (s *Session) examineNewest(op *Op, a record.Addr, w0, w1 uint64, isKey bool) (verdict readVerdict, decided bool) {
 	switch prev := record.Prev(w0); {
-	case isKey && a < op.cut():
+	case isKey && op.counts(a, w1):
 		op.answer(false)
 		return readFound, true
 	case prev <= op.from():

@@ -102,7 +102,7 @@ const (
 func (o *Op) Pending() bool { return o.state == opPending }
 
 // writes reports whether the op may change something.
-func (o *Op) writes() bool { return o.Kind > OpExists && o.Kind != opNewest }
+func (o *Op) writes() bool { return o.Kind > OpExists && o.Kind < opNewest }
 
 // check validates what does not depend on the store's content.
 func (o *Op) check(maxValue int) error {

@@ -121,6 +121,8 @@ func (s *Session) attempt(op *Op, hash uint64, at *place) outcome {
 		return s.move(op, hash, at)
 	case opNewest:
 		return s.newest(op, hash, at)
+	case opChunks:
+		return s.collect(op)
 	case OpAdd:
 		if out, ok := s.addInPlace(op, hash, at); ok {
 			return out
@@ -332,13 +334,14 @@ func (s *Session) overwrite(at *place, w1 uint64, kind record.Kind, value []byte
 	record.CopyIn(unsafe.Add(at.ptr, off), unsafe.Pointer(unsafe.SliceData(value)), len(value))
 	s.live += liveDelta(record.KindOf(w1), kind)
 	s.tally.inPlace++
-	record.UnlockChanged(at.ptr, w1, record.Word1(kind, len(value), 0))
+	record.UnlockChanged(at.ptr, w1, record.Word1(kind, len(value), s.mark&w1))
 }
 
 // replace appends a newer record for a latched mutable one, seals that, and
 // releases it. ok is false if nothing happened: out then says why, finished
 // meaning that the chain has changed.
 func (s *Session) replace(key, value []byte, kind record.Kind, at *place, w1 uint64) (out outcome, ok bool) {
+	s.mark &= w1 // what a user has written in this commit group stays a change
 	out, ok = s.append(key, value, kind, at, liveDelta(record.KindOf(w1), kind))
 	if ok {
 		// The newer record is linked: whoever still holds this one must look again.
@@ -367,7 +370,7 @@ func (s *Session) append(key, value []byte, kind record.Kind, at *place, live in
 	if prev < record.FirstAddr {
 		prev = 0
 	}
-	w0, w1 := record.Word0(prev, len(key)), record.Word1(kind, len(value), 0)
+	w0, w1 := record.Word0(prev, len(key)), record.Word1(kind, len(value), s.mark)
 	record.Write(p, w0, w1, key, value)
 	if !index.CAS(at.slot, at.entry, a) {
 		record.Store1(p, w1|record.Invalid)
@@ -464,7 +467,7 @@ func (s *Session) addInPlace(op *Op, hash uint64, at *place) (out outcome, ok bo
 		binary.LittleEndian.PutUint64(b[:], uint64(sum))
 		record.CopyIn(p, unsafe.Pointer(&b), 8)
 		s.tally.inPlace++
-		record.UnlockChanged(at.ptr, w1, w1)
+		record.UnlockChanged(at.ptr, w1, w1&^record.Moved)
 		op.Int = sum
 		return op.answer(true), true
 	}
@@ -667,7 +670,13 @@ func (s *Session) computeAdd(op *Op, found bool, old []byte) ([]byte, Verdict) {
 // publish stores the outcome of a read-modify-write if what it relied on still
 // holds. changed tells the caller to observe again.
 func (s *Session) publish(op *Op, hash uint64, at *place, seen *observation, value []byte, kind record.Kind) (out outcome, changed bool) {
+	if op.Kind == opMoveChunk {
+		defer func() { s.mark = 0 }()
+	}
 	for range spinMax {
+		if op.Kind == opMoveChunk {
+			s.mark = record.Moved
+		}
 		if out, ok := s.findForWrite(op, hash, at); !ok {
 			return out, false
 		}

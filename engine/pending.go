@@ -532,7 +532,7 @@ func (s *Session) examine(p *pendingOp, r *readOp) (verdict readVerdict, w1 uint
 	s.store.stats.coldBytes.Add(uint64(len(r.Buf)))
 	isKey := string(record.Key(buf, w0)) == string(p.op.Key) && w1&record.Invalid == 0
 	if p.op.Kind == opNewest {
-		if verdict, decided := s.examineNewest(&p.op, r.addr, w0, isKey); decided {
+		if verdict, decided := s.examineNewest(&p.op, r.addr, w0, w1, isKey); decided {
 			return verdict, w1
 		}
 	} else if isKey {
@@ -583,7 +583,7 @@ var errChecksum = errors.New("checksum does not hold")
 func (s *Session) settle(p *pendingOp, seen observation, fn func(*Op)) {
 	op := &p.op
 	switch op.Kind {
-	case OpGet:
+	case OpGet, opChunks:
 		op.answer(seen.found)
 		if seen.found {
 			p.giveValue(seen.value)

@@ -4,25 +4,29 @@ import (
 	"errors"
 	"fmt"
 
+	"rskv/engine/internal/epoch"
 	"rskv/engine/internal/manifest"
 	"rskv/engine/internal/record"
 	"rskv/ioring"
 )
 
-// scanReader reads the log for a scan, in windows:
+// scanReader reads the log for a scan or a feed, in windows:
 //
 //	page    |              |  64 KiB  |    128 KiB    |  rest of the page |
 //	next pages, whole      |                          |                   |
 //
 // The first windows are small, since a scan may want a few records only. From the
-// first whole page on, the page behind is read ahead.
+// first whole page on, the page behind is read ahead. What is in memory is copied
+// from there.
 type scanReader struct {
 	s      *Store
 	spans  []manifest.Span // what is left, all closed
 	memory *ioring.Memory
-	slots  [2]scanWindow
+	epoch  *epoch.Slot // to look at the log's memory
+	slots  []scanWindow
 	slot   int   // of the present window
 	size   int64 // of the next window in bytes
+	most   int64 // largest window in bytes: holds any record
 }
 
 // scanWindow is a read of a part of a page.
@@ -32,23 +36,51 @@ type scanWindow struct {
 	base, stop record.Addr
 }
 
-// scanWindowMin is the first window in bytes.
-const scanWindowMin = 64 << 10
+const (
+	// scanWindowMin is the first window in bytes.
+	scanWindowMin = 64 << 10
+	// tailWindow is the largest window in bytes of a reader at the end of the log.
+	tailWindow = pageSizeMin
+	// copyPiece is how many bytes of the log's memory are copied in one section.
+	copyPiece = 64 << 10
+)
 
+// newScanReader returns a reader of closed spans. ahead: much will be read, from
+// the first window on.
 func (s *Store) newScanReader(spans []manifest.Span, ahead bool) (*scanReader, error) {
-	r := &scanReader{s: s, spans: spans, size: scanWindowMin}
+	r := &scanReader{s: s, spans: spans, size: scanWindowMin, most: int64(s.opt.PageSize), slots: make([]scanWindow, 2)}
 	if ahead {
-		r.size = int64(s.opt.PageSize)
+		r.size = r.most
 	}
-	var err error
-	if r.memory, err = ioring.AllocMemory(int64(len(r.slots) * s.opt.PageSize)); err != nil {
-		return nil, fmt.Errorf("read log: %w", err)
+	return r, r.alloc()
+}
+
+// newTailReader returns a reader for what has been committed just now: it takes
+// little memory and reads nothing ahead.
+func (s *Store) newTailReader(spans []manifest.Span) (*scanReader, error) {
+	r := &scanReader{s: s, spans: spans, size: scanWindowMin, most: tailWindow, slots: make([]scanWindow, 1)}
+	return r, r.alloc()
+}
+
+func (r *scanReader) alloc() (err error) {
+	if r.memory, err = ioring.AllocMemory(int64(len(r.slots)) * r.room()); err != nil {
+		return fmt.Errorf("read log: %w", err)
 	}
-	return r, nil
+	r.epoch = r.s.epoch.Register()
+	return nil
+}
+
+// room is what a slot takes in bytes: a window may begin up to a sector early.
+func (r *scanReader) room() int64 {
+	if r.most == int64(r.s.opt.PageSize) {
+		return r.most // no window crosses a page
+	}
+	return r.most + r.s.align
 }
 
 // close waits for reads under way and frees the memory.
 func (r *scanReader) close() {
+	r.epoch.Release()
 	for i := range r.slots {
 		if d := r.slots[i].done; d != nil {
 			r.s.opt.Runner.Wait(d)
@@ -57,13 +89,24 @@ func (r *scanReader) close() {
 	_ = r.memory.Free() // it was only read into
 }
 
-// next returns the record at or behind a; nil at the end. Its image is valid until
-// the next call.
+// extend lets the span that is being written end later. It returns false if that
+// was not there yet when the reader was made.
+func (r *scanReader) extend(end record.Addr) bool {
+	n := len(r.spans)
+	if n == 0 || r.spans[n-1].Start != r.s.spans[len(r.s.spans)-1].start {
+		return false
+	}
+	r.spans[n-1].End = end
+	return true
+}
+
+// next returns the record at or behind a; ok is false at the end. Its image is
+// valid until the next call.
 func (r *scanReader) next(a record.Addr, to *logRecord) (ok bool, err error) {
-	for len(r.spans) > 0 && a >= r.spans[0].End {
+	for len(r.spans) > 1 && a >= r.spans[0].End {
 		r.spans = r.spans[1:]
 	}
-	if len(r.spans) == 0 {
+	if len(r.spans) == 0 || a >= r.spans[0].End {
 		return false, nil
 	}
 	a = max(a, r.spans[0].Start)
@@ -115,28 +158,36 @@ func (r *scanReader) failed(a record.Addr, err error) error {
 }
 
 // window returns a window that holds at least the words of the record at a, and
-// the rest of its page if whole is set.
+// all of it if whole is set.
 func (r *scanReader) window(a record.Addr, whole bool) (*scanWindow, error) {
 	w := &r.slots[r.slot]
-	pageEnd := r.until(a, int64(r.s.opt.PageSize))
-	if !w.holds(a) || whole && w.stop < pageEnd {
-		if other := &r.slots[1-r.slot]; other.holds(a) && !whole {
+	most := r.until(a, r.most)
+	if !w.holds(a) || whole && w.stop < most {
+		if other := r.other(); other != nil && other.holds(a) && !whole {
 			r.slot = 1 - r.slot
 			w = other
 		} else {
 			size := r.size
 			if whole {
-				size = int64(r.s.opt.PageSize)
+				size = r.most
 			}
 			r.ask(r.slot, a, size)
-			r.size = min(2*r.size, int64(r.s.opt.PageSize))
+			r.size = min(2*r.size, r.most)
 		}
 	}
-	if r.size == int64(r.s.opt.PageSize) && w.stop == pageEnd {
-		r.ahead(pageEnd)
+	if r.size == r.most && w.stop == most {
+		r.ahead(most)
 	}
 	r.s.opt.Runner.Wait(w.done)
 	return w, w.Err
+}
+
+// other is the window that is not the present one; nil: there is but one.
+func (r *scanReader) other() *scanWindow {
+	if len(r.slots) == 1 {
+		return nil
+	}
+	return &r.slots[1-r.slot]
 }
 
 func (w *scanWindow) holds(a record.Addr) bool { return w.done != nil && a >= w.base && a < w.stop }
@@ -150,8 +201,8 @@ func (r *scanReader) until(a record.Addr, size int64) record.Addr {
 
 // ahead asks for the page at a, unless that is done.
 func (r *scanReader) ahead(a record.Addr) {
-	if other := &r.slots[1-r.slot]; a < r.spans[0].End && !other.holds(a) {
-		r.ask(1-r.slot, a, int64(r.s.opt.PageSize))
+	if other := r.other(); other != nil && a < r.spans[0].End && !other.holds(a) {
+		r.ask(1-r.slot, a, r.most)
 	}
 }
 
@@ -161,13 +212,35 @@ func (r *scanReader) ask(slot int, a record.Addr, size int64) {
 	if w.done != nil {
 		r.s.opt.Runner.Wait(w.done)
 	}
-	page := int64(r.s.opt.PageSize)
 	base, stop := a.Bytes()&^(r.s.align-1), r.until(a, size)
 	length := (stop.Bytes() - base + r.s.align - 1) &^ (r.s.align - 1)
 	done := make(chan struct{})
 	*w = scanWindow{done: done, base: record.Addr(base / record.Unit), stop: stop, Op: ioring.Op{
-		Kind: ioring.Read, Off: base, Buf: r.memory.Bytes()[int64(slot)*page:][:length],
+		Kind: ioring.Read, Off: base, Buf: r.memory.Bytes()[int64(slot)*r.room():][:length],
 		Done: func(*ioring.Op) { close(done) },
 	}}
+	if r.copy(w) {
+		close(done)
+		return
+	}
 	r.s.dev.Submit([]*ioring.Op{&w.Op})
+}
+
+// copy fills a window from the log's memory; false: it is not all there any more.
+// Below the end of a span nothing changes.
+func (r *scanReader) copy(w *scanWindow) bool {
+	log := r.s.log
+	for a := w.base; a < w.stop; a += copyPiece / record.Unit {
+		n := min(int((w.stop-a)*record.Unit), copyPiece)
+		r.epoch.Enter()
+		there := a >= log.Head() && !r.s.closed.Load()
+		if there {
+			copy(w.Buf[(a-w.base)*record.Unit:][:n], record.Bytes(log.Pointer(a), 0, n))
+		}
+		r.epoch.Exit()
+		if !there {
+			return false
+		}
+	}
+	return true
 }

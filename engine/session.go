@@ -34,6 +34,7 @@ type Session struct {
 	old      []byte    // present value of a read-modify-write
 	next     []byte    // its new value
 	plan     plan
+	mark     uint64 // record.Moved while compaction writes a large value anew, else 0
 
 	// unlinked is 0 or an address at or below the chunks that this session has
 	// written and not linked yet. Atomic; written by the owner, read by compaction.

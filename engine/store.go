@@ -59,6 +59,7 @@ type Store struct {
 	tasks       tasks
 	scans       scanHolds
 	counting    sync.Mutex // held by LenExact
+	feeds       feedSignal
 
 	mu struct {
 		sync.Mutex
@@ -405,6 +406,7 @@ func (s *Store) Close() error {
 	s.closed.Store(true)
 	s.drain()
 	s.wakeAll()
+	s.feeds.wake()
 	s.room.open()
 	if err == nil {
 		_, err = s.Sync(context.Background()) // what slipped in behind the first

@@ -53,6 +53,15 @@ func (r *logRecord) until() record.Addr {
 	return r.addr + record.Addr(len(r.image)/record.Unit)
 }
 
+// next is where the next record begins: between a commit record and the sector's
+// end is padding, whole or not.
+func (r *logRecord) next() record.Addr {
+	if r.isCommit() {
+		return sectorEnd(r.until())
+	}
+	return r.until()
+}
+
 // pageCheck verifies the records of pages of one span.
 type pageCheck struct {
 	seed   record.Seed
@@ -71,9 +80,7 @@ func (c *pageCheck) run(bytes []byte, base, from, until record.Addr) error {
 			if err := c.record(&r); err != nil {
 				return err
 			}
-			if at = r.until(); r.isCommit() {
-				at = sectorEnd(at) // what is between is padding, whole or not
-			}
+			at = r.next()
 			continue
 		}
 		next := at + 1

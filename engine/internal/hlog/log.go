@@ -129,7 +129,8 @@ type Log struct {
 	safeTarget atomic.Uint64 // where safeReadOnly may go, were it not for unfinished
 	unfinished atomic.Bool   // a commit record waits for its payload, see FinishCut
 
-	limits atomic.Pointer[limits] // written by SetPages
+	limits   atomic.Pointer[limits] // written by SetPages
+	leastLag atomic.Uint64          // smallest roLag there has been; written by SetPages
 
 	headMu sync.Mutex // held while head or safeHead is moved
 
@@ -165,6 +166,7 @@ func New(opt Options) (*Log, error) {
 		panic(fmt.Sprintf("hlog: start %v is not a page border", opt.Start))
 	}
 	l.limits.Store(newLimits(opt.Pages))
+	l.leastLag.Store(l.limits.Load().roLag)
 	l.space.init()
 	l.free.init(memory, l.pageSize)
 	for _, m := range []*atomic.Uint64{&l.readOnly, &l.head, &l.safeTarget, &l.safeReadOnly, &l.safeHead, &l.sealed, &l.flushed, &l.durable} {
@@ -221,6 +223,10 @@ func (l *Log) Tail() record.Addr {
 
 // Memory is the number of bytes that frames may take.
 func (l *Log) Memory() int64 { return int64(l.limits.Load().pages) * int64(l.pageSize) }
+
+// MutablePages is how many pages behind that of the tail have always stayed
+// mutable since New, but for what a cut has frozen.
+func (l *Log) MutablePages() uint64 { return l.leastLag.Load() }
 
 // Appended is the number of bytes of records given out since the log was opened.
 func (l *Log) Appended() uint64 { return l.appended.Load() }

@@ -33,7 +33,9 @@ func (l *Log) SetPages(pages int) error {
 	if err := l.free.resize(pages, int64(l.pageSize)); err != nil {
 		return fmt.Errorf("log memory of %d pages: %w", pages, err)
 	}
-	l.limits.Store(newLimits(pages))
+	next := newLimits(pages)
+	l.leastLag.Store(min(l.leastLag.Load(), next.roLag)) // before readOnly can follow
+	l.limits.Store(next)
 	page, _ := unpack(l.tail.Load())
 	l.shiftReadOnly(l.mutableFrom(page))
 	l.moveHead()

@@ -19,7 +19,7 @@
 //	         bit  59     expiry: eight bytes of wall time (ms) stand before the value
 //	         bit  60     invalid: never linked into a chain, skip
 //	         bit  61     sealed: a newer copy of this key is already linked
-//	         bit  62     moved: written by compaction, not by a user
+//	         bit  62     moved: a copy made by compaction, which no user has changed
 //	         bit  63     spare, zero
 //
 // Multi-byte words are little-endian. The size follows from the two words alone
