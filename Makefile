@@ -48,7 +48,7 @@ test-portable: ## the parts that have to work on every system: wire, client, dae
 
 check: ## gofmt, vet (four ways), staticcheck, import arrows and repository shape
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi
-	$(GO) vet ./... ./.ci/report
+	$(GO) vet ./... ./.ci/report ./.ci/docs
 	$(GO) vet -tags giouring ./...
 	GOOS=darwin $(GO) vet ./...
 	GOARCH=arm64 $(GO) vet -tags giouring ./...
@@ -91,8 +91,9 @@ crash: ## cut the power 2,000 times and kill the daemon 200 times, and compare w
 	$(GO) test $(RING) -count=1 -timeout 20m -run TestCrash ./engine -crash.cuts 2000
 	$(GO) test $(RING) -count=1 -timeout 20m -run TestKill$$ ./daemon/rskvd -v -kill.rounds 200
 
-docs: ## bring the tables of daemon/OPERATIONS.md up to date
+docs: ## bring the tables of daemon/OPERATIONS.md up to date, write the API reference to bin/docs, check all links
 	$(GO) test ./daemon -count=1 -run TestOperations_Current -operations.update
+	$(GO) run ./.ci/docs -o bin/docs
 
 demo: build ## import a data set larger than the memory, compare, restart, compare again
 	@GO="$(GO)" .ci/demo
