@@ -250,7 +250,7 @@ func (c *committer) cut() (ok bool) {
 		c.dataEnd = c.end
 	}
 	c.force = false
-	c.counts = s.ledgers.collect(version, c.counts)
+	c.counts = s.ledgers.collect(version, rec, c.counts)
 	if changed > 0 {
 		c.encoded = appendCounts(c.encoded[:0], c.counts)
 		s.log.FinishCut(rec, c.end, commitPayload, c.encoded)

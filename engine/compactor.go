@@ -429,6 +429,9 @@ func (c *compactor) copy() time.Duration {
 	if c.err != nil {
 		return c.finish(c.err)
 	}
+	// First: a commit that says where the log begins now must hold, or follow one
+	// that holds, what it has then lost.
+	s.ledgers.logAgain(c.until)
 	s.log.SetBegin(c.until)
 	c.result.Scanned += (c.until - c.begin).Bytes()
 	c.state = compactCommitting

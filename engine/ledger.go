@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"errors"
@@ -10,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"rskv/engine/internal/record"
 )
 
 // A ledger is what makes a client's writes exactly-once across a crash: it
@@ -28,6 +31,10 @@ import (
 // Behind the closed door nothing is counted; the committer collects the counts
 // after it has opened again, from closed where the next group has begun, from
 // number where it has not.
+//
+// A recovery without a snapshot knows of the ledgers what the commit records say
+// that the log still has. So before the log begins later, those that it would
+// lose with that are logged again.
 
 const (
 	// LedgersDefault is how many ledgers a store keeps unless Options say so.
@@ -72,8 +79,9 @@ type Ledger struct {
 	// guarded by table.mu
 	group  uint64
 	closed uint64
-	seen   int64 // wall time in ms
-	held   bool  // a client has it
+	logged record.Addr // of the last commit record that holds it; 0: none, or not known
+	seen   int64       // wall time in ms
+	held   bool        // a client has it
 }
 
 // ID is the ledger's name.
@@ -207,6 +215,23 @@ func (t *ledgerTable) noteLocked(l *Ledger) {
 	}
 }
 
+// logAgain has the next commit log the ledgers that no commit record from begin
+// on holds.
+func (t *ledgerTable) logAgain(begin record.Addr) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var list []*Ledger
+	for _, l := range t.all {
+		if l.logged < begin {
+			list = append(list, l)
+		}
+	}
+	slices.SortFunc(list, func(a, b *Ledger) int { return bytes.Compare(a.id[:], b.id[:]) })
+	for _, l := range list {
+		t.noteLocked(l)
+	}
+}
+
 // count records that everything up to number is done.
 func (l *Ledger) count(number uint64) {
 	if number <= l.applied.Load() {
@@ -245,9 +270,9 @@ type ledgerCount struct {
 	seen   int64
 }
 
-// collect returns the counts of the group that was cut as version, and empties
-// its list.
-func (t *ledgerTable) collect(version uint64, into []ledgerCount) []ledgerCount {
+// collect returns the counts of the group that was cut as version, with its commit
+// record at rec, and empties its list.
+func (t *ledgerTable) collect(version uint64, rec record.Addr, into []ledgerCount) []ledgerCount {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	into = into[:0]
@@ -257,6 +282,7 @@ func (t *ledgerTable) collect(version uint64, into []ledgerCount) []ledgerCount 
 		if l.group > version {
 			number = l.closed
 		}
+		l.logged = rec
 		into = append(into, ledgerCount{l, l.id, number, l.seen})
 		list[i] = nil
 	}
@@ -278,7 +304,7 @@ func (t *ledgerTable) sweepLocked() {
 func (t *ledgerTable) evictLocked() bool {
 	var oldest *Ledger
 	for _, l := range t.all {
-		if !l.held && (oldest == nil || l.seen < oldest.seen) {
+		if !l.held && (oldest == nil || l.unusedFor(oldest) > 0) {
 			oldest = l
 		}
 	}
@@ -286,6 +312,12 @@ func (t *ledgerTable) evictLocked() bool {
 		t.forgetLocked(oldest.id)
 	}
 	return oldest != nil
+}
+
+// unusedFor is positive if l has been unused for longer than o, or as long and
+// comes first: which one goes does not depend on the order of a map.
+func (l *Ledger) unusedFor(o *Ledger) int {
+	return cmp.Or(cmp.Compare(o.seen, l.seen), bytes.Compare(o.id[:], l.id[:]))
 }
 
 // size is how many ledgers there are.
@@ -308,9 +340,9 @@ func (t *ledgerTable) snapshot() []ledgerCount {
 	return list
 }
 
-// restore takes the counts of a recovered commit record or checkpoint. Counts
-// only rise, so the order does not matter.
-func (t *ledgerTable) restore(counts []byte) {
+// restore takes the counts of a recovered commit record at rec, or of a checkpoint,
+// which has none. Counts only rise, so the order does not matter.
+func (t *ledgerTable) restore(counts []byte, rec record.Addr) {
 	if t.all == nil {
 		t.all = make(map[LedgerID]*Ledger)
 	}
@@ -325,6 +357,7 @@ func (t *ledgerTable) restore(counts []byte) {
 		l.applied.Store(max(l.applied.Load(), number))
 		l.durable.Store(l.applied.Load())
 		l.seen = max(l.seen, int64(binary.LittleEndian.Uint64(counts[24:])))
+		l.logged = max(l.logged, rec)
 	}
 }
 

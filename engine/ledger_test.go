@@ -287,3 +287,40 @@ type ledgerClock struct {
 }
 
 func (c *ledgerClock) Wall() int64 { return c.wall.Load() }
+
+// TestLedger_OutlivesItsLog: compaction takes away the only commit record that
+// holds a ledger, no checkpoint has it either, and a client that comes back after
+// a restart is told that it is not known.
+func TestLedger_OutlivesItsLog(t *testing.T) {
+	mem := newMem()
+	s := openOn(t, mem, func(o *Options) { o.CheckpointDistance, o.Random = -1, nil })
+	l, err := s.NewLedger()
+	require.NoError(t, err)
+	n := s.NewSession()
+	n.Attach(l)
+	n.Do([]Op{{Kind: OpPut, Key: []byte("key"), Value: []byte("value"), Number: 7}})
+	n.Close()
+	l.Release()
+	syncStore(t, s)
+	n = s.NewSession()
+	for i := range 40 {
+		require.NoError(t, n.Put(key64(i), make([]byte, 60<<10)))
+	}
+	n.Close()
+	syncStore(t, s)
+	r, err := s.Compact(context.Background(), CompactOptions{})
+	require.NoError(t, err)
+	require.NotZero(t, r.Freed)
+	image := mem.CrashImage(iotest.CrashOptions{})
+	require.NoError(t, s.Close())
+
+	for range 2 { // the second time nothing of it is logged in between
+		s = openOn(t, image, nil)
+		again, err := s.FindLedger(l.ID())
+		require.NoError(t, err)
+		require.EqualValues(t, 7, again.Applied())
+		again.Release()
+		require.NoError(t, s.Close())
+		image = image.CrashImage(iotest.CrashOptions{})
+	}
+}

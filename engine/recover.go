@@ -206,7 +206,7 @@ func (s *Store) loadNewest(m *manifest.Manifest, list []CheckpointInfo, end reco
 		if ok {
 			s.recovery.from = max(c.start, m.Begin)
 			s.recovery.snapshotBytes, s.recovery.Snapshot = c.Bytes, c.Version
-			s.ledgers.restore(c.counts)
+			s.ledgers.restore(c.counts, 0)
 			return nil
 		}
 		switch {
@@ -268,7 +268,7 @@ func (s *Store) replay(m *manifest.Manifest, span manifest.Span) error {
 		for _, c := range p.commits {
 			s.recovery.Version, s.recovery.Keys, s.recovery.commit = c.version, c.keys, c.addr
 			s.recovery.begin, s.recovery.liveBytes = c.begin, c.bytes
-			s.ledgers.restore(c.counts)
+			s.ledgers.restore(c.counts, c.addr)
 		}
 		return nil
 	})
