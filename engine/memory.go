@@ -55,7 +55,7 @@ func (s *Store) Memory() int64 { return s.memory.budget.Load() }
 // logPages is how many pages the log may have beside the index.
 func (s *Store) logPages() int {
 	left := s.memory.budget.Load() - s.memory.index.Load() - s.memory.sieve.Load() - s.budget.buffers
-	return min(max(int(left/int64(s.opt.PageSize)), hlog.PagesMin), hlog.PagesMax)
+	return min(max(int(left/int64(s.opt.PageSize)), hlog.PagesMin), s.opt.logPagesMax)
 }
 
 // indexShare is the most the index may take of the present budget.

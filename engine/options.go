@@ -104,6 +104,10 @@ type Options struct {
 	Progress func(Progress)
 	// Logger receives what an operator should know; nil: nothing.
 	Logger *slog.Logger
+
+	// logPagesMax bounds the pages of the log in memory, whatever Memory says. A
+	// simulation keeps it small, so that much happens beyond it.
+	logPagesMax int
 }
 
 // check fills defaults and reports every problem at once.
@@ -119,6 +123,7 @@ func (o *Options) check() error {
 	def(&o.LiveRatio, LiveRatioDefault)
 	def(&o.Ledgers, LedgersDefault)
 	def(&o.LedgerExpiry, LedgerExpiryDefault)
+	def(&o.logPagesMax, hlog.PagesMax)
 	if o.Random == nil {
 		o.Random = rand.Reader
 	}

@@ -3,7 +3,6 @@ package engine
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"time"
 
@@ -125,7 +124,7 @@ func (s *Store) pass(m *manifest.Manifest, span manifest.Span, from record.Addr,
 
 // start takes the memory and starts the workers.
 func (p *logPass) start() (err error) {
-	workers := min(runtime.GOMAXPROCS(0), passWorkersMax)
+	workers := min(p.s.opt.Runner.Parallel(), passWorkersMax)
 	pages := int64(workers + passAhead)
 	if p.memory, err = ioring.AllocMemory(pages * p.pageSize); err != nil {
 		return fmt.Errorf("replay: %w", err)

@@ -27,6 +27,8 @@ type Runner interface {
 	Wait(ch <-chan struct{})
 	// Yield lets others run.
 	Yield()
+	// Parallel is how many tasks can make progress at a time.
+	Parallel() int
 }
 
 // Task is one running background task.
@@ -67,6 +69,7 @@ func GoRunner() Runner { return goRunner{} }
 
 func (goRunner) Wait(ch <-chan struct{}) { <-ch }
 func (goRunner) Yield()                  { runtime.Gosched() }
+func (goRunner) Parallel() int           { return runtime.GOMAXPROCS(0) }
 
 func (goRunner) Start(_ string, step func() time.Duration) Task {
 	t := &goTask{wake: make(chan struct{}, 1), quit: make(chan struct{}), gone: make(chan struct{})}
