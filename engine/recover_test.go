@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -440,4 +441,26 @@ func TestRecover_PageBorder(t *testing.T) {
 		require.NoError(t, again.Close())
 		_ = s.Close()
 	}
+}
+
+// TestScan_FromEndOfPage: who looks behind a torn tail that begins in the last
+// sector of a page reads into memory that another read is still writing to.
+func TestScan_FromEndOfPage(t *testing.T) {
+	s, dev, _ := openFault(t, nil)
+	n := s.NewSession()
+	for i := range 50 {
+		require.NoError(t, n.Put(key64(i), make([]byte, 60<<10)))
+	}
+	n.Close()
+	syncStore(t, s)
+	m := s.manifestUntil(s.log.Tail())
+	span := m.Spans[len(m.Spans)-1]
+	span.End = 0
+	dev.Inject(iotest.Rule{Kind: ioring.Read, Match: iotest.Nth(1), Delay: 20 * time.Millisecond})
+	r := s.newScan(m, span, record.Addr((2*pageSizeMin-8)/record.Unit))
+	durable, err := r.attested()
+	require.NoError(t, err)
+	require.Less(t, durable, s.log.Durable())
+	r.close()
+	require.NoError(t, s.Close())
 }

@@ -54,6 +54,9 @@ func (r *scan) ask() error {
 	}
 	i := r.asked / r.pageSize % readAhead
 	p := &r.pages[i]
+	if p.done != nil {
+		r.s.opt.Runner.Wait(p.done) // a page that was skipped may still be on its way
+	}
 	done := make(chan struct{})
 	p.done = done
 	p.Kind, p.Off = ioring.Read, r.asked
@@ -80,6 +83,7 @@ func (r *scan) close() {
 
 // page returns the bytes of the page that begins at byte address off.
 func (r *scan) page(off int64) ([]byte, error) {
+	r.asked = max(r.asked, off)
 	for r.asked < off+readAhead*r.pageSize && r.asked < max(r.limit(), off+r.pageSize) {
 		if err := r.ask(); err != nil {
 			return nil, err
