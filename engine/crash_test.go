@@ -237,6 +237,9 @@ func TestCrash_TornPadding(t *testing.T) {
 			require.NoError(t, err)
 			require.Len(t, value, size*16)
 			n.Close()
+			count, err := s.LenExact(context.Background())
+			require.NoError(t, err, "a scan")
+			require.EqualValues(t, 1, count.Keys)
 			require.NoError(t, s.Close())
 			image = image.CrashImage(iotest.CrashOptions{})
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -115,8 +116,13 @@ func (w *snapshotWriter) step() (done bool, err error) {
 	return true, nil
 }
 
-// abort removes what has been written.
-func (w *snapshotWriter) abort() error { return w.out.Abort() }
+// abort removes what has been written. A commit that failed has done so already.
+func (w *snapshotWriter) abort() error {
+	if err := w.out.Abort(); !errors.Is(err, fs.ErrClosed) {
+		return err
+	}
+	return nil
+}
 
 var errSnapshot = errors.New("snapshot is inconsistent")
 
