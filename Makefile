@@ -10,6 +10,8 @@ BENCHFLAGS ?=
 # How long `make soak` goes on, and where its plots go.
 SOAK ?= 2m
 SOAKPLOTS ?= bin/soak
+# How many simulations `make sim` runs.
+SEEDS ?= 500
 # giouring, the io_uring binding, links only with the linker's name check off.
 # Without these flags everything builds and runs too, on pread/pwrite.
 RING := -tags giouring -ldflags=-checklinkname=0
@@ -27,7 +29,7 @@ INTO = $(DESTDIR)$(PREFIX)
 PROGRAMS := ./daemon/rskvd ./client/rskv ./bench/rskv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-portable race check workflows quality audit coverage tools dev pre-commit fuzz crash soak run demo bench bench-quick bench-threads bench-concurrency docs share install package pack container clean
+.PHONY: help build test test-portable race check workflows quality audit coverage tools dev pre-commit fuzz crash sim soak run demo bench bench-quick bench-threads bench-concurrency docs share install package pack container clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -90,6 +92,9 @@ run: build ## start a daemon in the foreground, in a temporary directory
 crash: ## cut the power 2,000 times and kill the daemon 200 times, and compare what is recovered
 	$(GO) test $(RING) -count=1 -timeout 20m -run TestCrash ./engine -crash.cuts 2000
 	$(GO) test $(RING) -count=1 -timeout 20m -run TestKill$$ ./daemon/rskvd -v -kill.rounds 200
+
+sim: ## run SEEDS (500) simulations of store, disk and clients, each with faults and crashes of its own
+	$(GO) test -count=1 -timeout 12h -run 'TestSim$$' -v ./engine -sim.seeds $(SEEDS)
 
 docs: ## bring the tables of daemon/OPERATIONS.md up to date, write the API reference to bin/docs, check all links
 	$(GO) test ./daemon -count=1 -run TestOperations_Current -operations.update

@@ -56,6 +56,7 @@ var mayImport = map[string][]string{
 	"rskv/ioring":                    {},
 	"rskv/ioring/iotest":             {"rskv/ioring"},
 	"rskv/ioring/iotest/faultfs":     {},
+	"rskv/ioring/iotest/sim":         {"rskv/ioring"},
 	"rskv/bench/...":                 {"rskv/bench/...", "rskv/client", "rskv/ipc", "rskv/engine", "rskv/ioring", "rskv/daemon"},
 }
 
@@ -128,7 +129,8 @@ func violations(packages []listed) []string {
 				}
 			}
 		}
-		testing := slices.Contains(p.Imports, "rskv/ioring/iotest") || slices.Contains(p.Imports, "rskv/ioring/iotest/faultfs")
+		testing := slices.Contains(p.Imports, "rskv/ioring/iotest") || slices.Contains(p.Imports, "rskv/ioring/iotest/faultfs") ||
+			slices.Contains(p.Imports, "rskv/ioring/iotest/sim")
 		if testing && !coversAny([]string{"rskv/ioring/...", "rskv/client/rskvtest"}, p.ImportPath) {
 			bad = append(bad, p.ImportPath+" imports the test devices outside of its tests")
 		}
