@@ -17,6 +17,8 @@ SEEDS ?= 500
 RING := -tags giouring -ldflags=-checklinkname=0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 ACTIONLINT := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+# The Python that has msgpack; Debian's python3-msgpack belongs to this one.
+PYTHON ?= /usr/bin/python3
 # What is linked besides: packages are built with STRIP='-s -w'.
 STRIP ?=
 NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
@@ -29,7 +31,7 @@ INTO = $(DESTDIR)$(PREFIX)
 PROGRAMS := ./daemon/rskvd ./client/rskv ./bench/rskv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-portable race check workflows quality audit coverage tools dev pre-commit fuzz crash sim soak run demo bench bench-quick bench-threads bench-concurrency docs share install package pack container clean
+.PHONY: help build test test-portable race check workflows quality audit coverage tools dev pre-commit fuzz crash sim soak python run demo bench bench-quick bench-threads bench-concurrency docs share install package pack container clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -88,6 +90,10 @@ fuzz: ## run every fuzz target for ten seconds
 
 run: build ## start a daemon in the foreground, in a temporary directory
 	@.ci/try
+
+python: build ## the tests of client/python, and its types if mypy is there (needs python3-msgpack)
+	cd client/python && $(PYTHON) -m unittest $(PYTHONTESTS)
+	@if command -v mypy >/dev/null; then cd client/python && mypy; else echo "types not checked: mypy is missing"; fi
 
 crash: ## cut the power 2,000 times and kill the daemon 200 times, and compare what is recovered
 	$(GO) test $(RING) -count=1 -timeout 20m -run TestCrash ./engine -crash.cuts 2000
