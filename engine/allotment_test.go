@@ -79,7 +79,7 @@ func TestAllotment_BelowNewer(t *testing.T) {
 	require.NoError(t, other.Put(ops[1].Key, valueOf(1, 7, 40)), "above what is allotted")
 	var at place
 	for i := range ops {
-		require.Equal(t, finished, n.act(&ops[i], i, &at))
+		require.Equal(t, finished, n.act(ops, i, &at))
 		require.NoError(t, ops[i].Err)
 	}
 	n.exit()

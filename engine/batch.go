@@ -71,7 +71,7 @@ func group(ops []Op) (n int, write bool) {
 // group runs at most groupOps operations.
 func (s *Session) group(ops []Op, write bool) {
 	st := s.store
-	s.pipe = pipe{reads: !write}
+	s.pipe.begin()
 	for done := 0; done < len(ops); {
 		if err := s.enter(write); err != nil {
 			s.prepare(ops, len(ops))
@@ -100,15 +100,21 @@ func (s *Session) group(ops []Op, write bool) {
 func (s *Session) run(ops []Op, i int) (int, outcome, place) {
 	var at place
 	// What was found in another section is void.
-	s.pipe.located = i
+	s.pipe.located, s.pipe.allotted = i, i
 	for i < len(ops) {
 		s.runAhead(ops, i)
 		end := min(blockEnd(i), len(ops))
-		if s.writing {
-			s.allot(ops, i, end)
+		if s.writing && i >= s.pipe.allotted {
+			s.pipe.allotted = s.pipe.located
+			s.allot(ops, i, s.pipe.located)
 		}
 		for ; i < end; i++ {
-			if out := s.act(&ops[i], i, &at); out != finished {
+			if s.queue.count == 0 {
+				if i = s.runHinted(ops, i, end); i == end {
+					break
+				}
+			}
+			if out := s.act(ops, i, &at); out != finished {
 				return i, out, at
 			}
 		}
@@ -118,8 +124,8 @@ func (s *Session) run(ops []Op, i int) (int, outcome, place) {
 
 // act finishes op number i of the group or makes it pending; anything else it
 // leaves to be done outside of the section.
-func (s *Session) act(op *Op, i int, at *place) outcome {
-	hash := s.pipe.hashes[i]
+func (s *Session) act(ops []Op, i int, at *place) outcome {
+	op, hash := &ops[i], s.pipe.hashes[i]
 	switch {
 	case op.Err != nil:
 		if s.queue.lastWrite != nil && op.Number != 0 {
@@ -129,10 +135,9 @@ func (s *Session) act(op *Op, i int, at *place) outcome {
 	case s.queue.count > 0 && s.queue.mustWait(op, hash, s.ordered):
 		s.enqueue(op, hash)
 		return finished
-	case s.getHinted(op, i):
+	case s.runHinted(ops, i, i+1) > i:
 		return finished
 	default:
-		s.pipe.stale = s.pipe.located
 		switch out := s.attempt(op, hash, at); out {
 		case finished:
 		case onDisk:

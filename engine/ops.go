@@ -456,22 +456,29 @@ func (s *Session) addInPlace(op *Op, hash uint64, at *place) (out outcome, ok bo
 		if w1&record.Sealed != 0 || !record.TryLock(at.ptr, w1) {
 			continue
 		}
-		var b [8]byte
-		p := unsafe.Add(at.ptr, record.ValueOffset(at.w0, w1))
-		record.CopyOut(unsafe.Pointer(&b), p, 8)
-		sum, err := addInt64(int64(binary.LittleEndian.Uint64(b[:])), op.Delta)
-		if err != nil {
-			record.Unlock(at.ptr, w1)
-			return op.fail(err), true
-		}
-		binary.LittleEndian.PutUint64(b[:], uint64(sum))
-		record.CopyIn(p, unsafe.Pointer(&b), 8)
-		s.tally.inPlace++
-		record.UnlockChanged(at.ptr, w1, w1&^record.Moved)
-		op.Int = sum
-		return op.answer(true), true
+		s.addLocked(op, unsafe.Add(at.ptr, record.ValueOffset(at.w0, w1)), at.ptr, w1)
+		return finished, true
 	}
 	return again, true
+}
+
+// addLocked adds to the counter at value in the record at p, which the caller has
+// latched on w1, and releases it.
+func (s *Session) addLocked(op *Op, value, p unsafe.Pointer, w1 uint64) {
+	var b [8]byte
+	record.CopyOut(unsafe.Pointer(&b), value, 8)
+	sum, err := addInt64(int64(binary.LittleEndian.Uint64(b[:])), op.Delta)
+	if err != nil {
+		record.Unlock(p, w1)
+		op.fail(err)
+		return
+	}
+	binary.LittleEndian.PutUint64(b[:], uint64(sum))
+	record.CopyIn(value, unsafe.Pointer(&b), 8)
+	s.tally.inPlace++
+	record.UnlockChanged(p, w1, w1&^record.Moved)
+	op.Int = sum
+	op.answer(true)
 }
 
 func addInt64(a, b int64) (int64, error) {

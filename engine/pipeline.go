@@ -11,15 +11,18 @@ import (
 // memory that was asked for a stage earlier, and never more lines are asked for
 // at a time than the processor can have on their way:
 //
-//	prepare   check, hash, ask for the bucket      block b+2
-//	locate    find the entry, ask for the record   block b+1
-//	act       do it                                block b
+//	prepare   check, hash, ask for the bucket      24 ops ahead of act
+//	locate    find the entry, ask for the record   12 ops ahead
+//	act       do it
 //
-// Measured: stages over whole groups of 32 take 84 ns an op where blocks of 16
-// take 54.
+// Measured, 10 M keys of 8 B, one core: 42 ns a get. Whole groups of 32 take 70,
+// since a core has some twelve lines on their way at most, and a burst of more of
+// them is lost; blocks of 16 take 47.
 const (
-	pipeBlock = 16
-	cacheLine = 64
+	pipeBlock    = 4
+	locateAhead  = 12
+	prepareAhead = 24
+	cacheLine    = 64
 	// spanMax bounds how much of a record is asked for, in bytes: the processor
 	// follows longer ones by itself.
 	spanMax = 256
@@ -27,19 +30,24 @@ const (
 
 // pipe is the state of a group's stages.
 type pipe struct {
-	reads    bool  // no op of the group writes
 	refuse   error // what to answer to writes: the store has become read-only
 	prepared int   // ops that have been prepared
 	located  int   // ops that have been located in this section, or need not be
-	stale    int   // ops whose hints are older than something this group has read
+	allotted int   // ops that room has been taken for in this section, or need none
 
 	hashes [groupOps]uint64
-	// hints are the entries found by locate. What they say may be out of date
-	// when the op acts: in a group that writes, an op before it may have moved
-	// the key, and must not be undone by looking at its old place.
+	// hints are the entries that locate found, slots where. What they say may be
+	// out of date when the op acts: an op before it, of this group too, may have
+	// moved the key, and must not be undone by looking at its old place. So
+	// whoever uses a hint looks at the slot again.
 	hints [groupOps]uint64
+	slots [groupOps]*uint64
 	lines [groupOps * spanMax / cacheLine]uintptr
 }
+
+// begin makes the pipe ready for a group. The arrays need not be cleared, which
+// would take as long as one op in thirty.
+func (p *pipe) begin() { p.refuse, p.prepared, p.located = nil, 0, 0 }
 
 // blockEnd is the number of the first op behind the block of op i.
 func blockEnd(i int) int { return i&^(pipeBlock-1) + pipeBlock }
@@ -49,12 +57,12 @@ func blockEnd(i int) int { return i&^(pipeBlock-1) + pipeBlock }
 func (s *Session) runAhead(ops []Op, i int) {
 	p := &s.pipe
 	n := len(ops)
-	prepareTo, locateTo := min(blockEnd(i)+2*pipeBlock, n), min(blockEnd(i)+pipeBlock, n)
+	prepareTo, locateTo := min(blockEnd(i)+prepareAhead, n), min(blockEnd(i)+locateAhead, n)
 	for p.prepared < prepareTo || p.located < locateTo {
 		if p.prepared < prepareTo {
 			s.prepare(ops, min(blockEnd(p.prepared), n))
 		}
-		if p.located < locateTo && (p.located+2*pipeBlock <= p.prepared || p.prepared == n) {
+		if p.located < locateTo && (p.located+pipeBlock+prepareAhead-locateAhead <= p.prepared || p.prepared == n) {
 			s.locate(min(blockEnd(p.located), locateTo))
 		}
 	}
@@ -67,17 +75,20 @@ func (s *Session) prepare(ops []Op, end int) {
 	for i := begin; i < end; i++ {
 		op := &ops[i]
 		op.state, op.Found = opDone, false
-		op.Err = nil
-		if !s.mover {
-			op.Err = op.check(st.opt.MaxValue)
+		if op.Err != nil {
+			op.Err = nil
 		}
-		if op.Err == nil && p.refuse != nil && op.writes() {
-			op.Err = p.refuse
+		if k := len(op.Key); op.Kind != OpGet || k == 0 || k > MaxKey {
+			if err := s.check(op); err != nil {
+				op.Err, p.hashes[i] = err, 0
+				continue
+			}
 		}
-		p.hashes[i] = 0
-		if op.Err == nil {
-			p.hashes[i] = record.Hash(st.seed, op.Key)
+		if len(op.Key) == 8 {
+			p.hashes[i] = record.HashWord(st.seed, op.Key)
+			continue
 		}
+		p.hashes[i] = record.Hash(st.seed, op.Key)
 	}
 	if len(ops) > 1 {
 		st.index.Prefetch(p.hashes[begin:end])
@@ -85,13 +96,26 @@ func (s *Session) prepare(ops []Op, end int) {
 	p.prepared = end
 }
 
+// check says what is wrong with an op, which it is then answered.
+func (s *Session) check(op *Op) error {
+	if !s.mover {
+		if err := op.check(s.store.opt.MaxValue); err != nil {
+			return err
+		}
+	}
+	if s.pipe.refuse != nil && op.writes() {
+		return s.pipe.refuse
+	}
+	return nil
+}
+
 // locate takes the ops up to number end through the second stage.
 func (s *Session) locate(end int) {
-	x, log, p := s.store.index, s.store.log, &s.pipe
+	log, p := s.store.log, &s.pipe
+	begin := p.located
+	s.store.index.FindAll(p.hashes[begin:end], p.slots[begin:end], p.hints[begin:end])
 	n := 0
-	for i := p.located; i < end; i++ {
-		_, entry := x.Find(p.hashes[i])
-		p.hints[i] = entry
+	for _, entry := range p.hints[begin:end] {
 		if a := index.Address(entry); a >= s.mem {
 			at := uintptr(log.Pointer(a))
 			for off := uintptr(0); off < s.span; off += cacheLine {
@@ -104,37 +128,88 @@ func (s *Session) locate(end int) {
 	p.located = end
 }
 
-// getHinted answers an OpGet from what locate found: the newest record of its
-// chain, in memory and not being changed, in a group that only reads. It returns
-// false for everything else. Once an op of the group has read the index anew,
-// the hints that were there already are not used: a later get of the same key
-// must not see an older value.
-func (s *Session) getHinted(op *Op, i int) bool {
-	p := &s.pipe
-	if op.Kind != OpGet || !p.reads || i < p.stale {
-		return false
+// runHinted finishes ops from number i on the short way, from what locate found,
+// and returns the number of the first one that it cannot, end if there is none.
+// It can if the record is the newest of its chain, in memory, and not being
+// changed; what it cannot it leaves as it was. One loop, almost without calls:
+// with everything in the processor's cache a get of 8 B takes 20 ns, and a stage
+// of its own for each step took 32.
+func (s *Session) runHinted(ops []Op, i, end int) int {
+	p, log := &s.pipe, s.store.log
+	var w0, w1 uint64
+	for ; i < end; i++ {
+		op, entry := &ops[i], p.hints[i]
+		a := index.Address(entry)
+		if a < s.mem || op.Err != nil || !index.Is(p.slots[i], entry) {
+			break
+		}
+		at := log.Pointer(a)
+		w0, w1 = record.Load0(at), record.Load1(at)
+		if !record.KeyEqual(at, w0, op.Key) {
+			break
+		}
+		value := unsafe.Add(at, record.PlainOffset(len(op.Key)))
+		done := false
+		switch op.Kind {
+		case OpGet:
+			n := record.ValueLen(w1)
+			if !record.Readable(w1) || n > cap(op.Value) || n == 0 {
+				done = record.Readable(w1) && s.getRoom(op, at, value, w1)
+				break
+			}
+			record.CopyOut(unsafe.Pointer(unsafe.SliceData(op.Value)), value, n)
+			if done = record.Load1(at) == w1; done {
+				op.Value = op.Value[:n]
+			}
+		case OpPut:
+			done = a >= s.ro && op.If == Always && s.putHinted(op, at, value, w1)
+		case OpAdd:
+			done = a >= s.ro && s.addHinted(op, at, value, w1)
+		}
+		if !done {
+			break
+		}
+		op.Found = op.Err == nil
+		if op.Number != 0 {
+			s.counted = op.Number
+		}
 	}
-	entry := p.hints[i]
-	if entry == 0 {
-		op.answer(false)
-		return true
+	if w0 != 0 {
+		s.span = uintptr(min(record.Size(w0, w1), spanMax))
 	}
-	a := index.Address(entry)
-	if a < s.mem {
-		return false
-	}
-	at := s.store.log.Pointer(a)
-	w0, w1 := record.Load0(at), record.Load1(at)
-	if record.Locked(w1) || w1&record.Invalid != 0 || record.KindOf(w1) != record.Value || !record.KeyEqual(at, w0, op.Key) {
-		return false
-	}
+	return i
+}
+
+// getRoom answers an OpGet whose caller has given no room for the value, from the
+// record at p with the second word w1.
+func (s *Session) getRoom(op *Op, p, value unsafe.Pointer, w1 uint64) bool {
 	dst := s.room(op, record.ValueLen(w1))
-	record.CopyOut(unsafe.Pointer(unsafe.SliceData(dst)), unsafe.Add(at, record.ValueOffset(w0, w1)), len(dst))
-	if record.Load1(at) != w1 {
+	record.CopyOut(unsafe.Pointer(unsafe.SliceData(dst)), value, len(dst))
+	if record.Load1(p) != w1 {
 		return false
 	}
 	s.keep(op, dst)
-	s.span = uintptr(min(record.Size(w0, w1), spanMax))
-	op.answer(true)
+	return true
+}
+
+// putHinted carries out an OpPut in the mutable record at p, if that has a value of
+// the same length: nothing but bytes changes.
+func (s *Session) putHinted(op *Op, p, value unsafe.Pointer, w1 uint64) bool {
+	n := len(op.Value)
+	if n > inPlaceMax || !record.Plain(w1, n) || !record.TryLock(p, w1) {
+		return false
+	}
+	record.CopyIn(value, unsafe.Pointer(unsafe.SliceData(op.Value)), n)
+	record.UnlockChanged(p, w1, w1)
+	s.tally.inPlace++
+	return true
+}
+
+// addHinted carries out an OpAdd on the mutable record at p, if that is a counter.
+func (s *Session) addHinted(op *Op, p, value unsafe.Pointer, w1 uint64) bool {
+	if !record.Plain(w1, 8) || !record.TryLock(p, w1) {
+		return false
+	}
+	s.addLocked(op, value, p, w1)
 	return true
 }

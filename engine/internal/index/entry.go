@@ -37,6 +37,11 @@ func WithAddress(entry uint64, addr record.Addr) uint64 {
 	return entry&^(1<<tagShift-1) | uint64(addr)
 }
 
+// Is reports whether the word in a slot that Find gave still is entry. If so, the
+// entry is what Find would return now, even while the table grows: one that is on
+// its way to another row is marked.
+func Is(slot *uint64, entry uint64) bool { return atomic.LoadUint64(slot) == entry }
+
 // CAS makes addr the newest record of the chain if its entry still is the word
 // entry, and reports whether it did. The record must be complete: others follow
 // the address from here on. If not, the chain has changed or its entry moves to

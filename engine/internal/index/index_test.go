@@ -91,7 +91,7 @@ func TestIndex_OneBucket(t *testing.T) {
 		require.Equal(t, Creating, set(t, x, tag, record.Addr(100+tag)))
 	}
 	for tag := range uint64(50) {
-		_, e := x.Find(tag | 0xff<<56)
+		_, e := find(t, x, tag|0xff<<56)
 		require.Equal(t, record.Addr(100+tag), Address(e))
 	}
 	require.NoError(t, x.Check())
@@ -101,16 +101,16 @@ func TestIndex_OneBucket(t *testing.T) {
 // make an absent chain look present or a present one absent.
 func TestIndex_Find_TagZero(t *testing.T) {
 	x := newIndex(t, 3, 4)
-	slot, e := x.Find(5)
+	slot, e := find(t, x, 5)
 	require.Zero(t, e)
 	require.Nil(t, slot)
-	_, e = x.Find(5 | 1<<3)
+	_, e = find(t, x, 5|1<<3)
 	require.Zero(t, e)
 	set(t, x, 5|1<<3, 40) // tag 1 takes the first place, free words follow
 	set(t, x, 5, 50)      // tag 0
-	_, e = x.Find(5)
+	_, e = find(t, x, 5)
 	require.Equal(t, record.Addr(50), Address(e))
-	_, e = x.Find(5 | 1<<(3+tagBits))
+	_, e = find(t, x, 5|1<<(3+tagBits))
 	require.Equal(t, record.Addr(50), Address(e), "a bit above the tag was looked at")
 	require.NoError(t, x.Check())
 }
@@ -121,11 +121,11 @@ func TestIndex_Find_TagZeroInOverflow(t *testing.T) {
 	for tag := range uint64(bucketEntries + 2) {
 		set(t, x, (tag+1)%(bucketEntries+2), record.Addr(100+tag))
 	}
-	slot, e := x.Find(0)
+	slot, e := find(t, x, 0)
 	require.Equal(t, record.Addr(100+bucketEntries+1), Address(e))
 	require.Same(t, &x.pool.bucket(1)[1], slot)
 	atomic.StoreUint64(&x.pool.bucket(1)[0], 0)
-	_, again := x.Find(0)
+	_, again := find(t, x, 0)
 	require.Equal(t, e, again)
 }
 
@@ -137,7 +137,7 @@ func TestIndex_Find_IgnoresTentative(t *testing.T) {
 		hash := 1 | tag<<2
 		b := x.row(hash & 3)
 		atomic.StoreUint64(&b[3], tag<<tagShift|uint64(Creating)|tentative)
-		slot, e := x.Find(hash)
+		slot, e := find(t, x, hash)
 		require.Nil(t, slot)
 		require.Zero(t, e)
 		for range x.Range {
@@ -217,12 +217,23 @@ func TestIndex_BadHash(t *testing.T) {
 	}
 }
 
+// find is Find, and checks that FindAll says the same.
+func find(t testing.TB, x *Index, hash uint64) (slot *uint64, entry uint64) {
+	t.Helper()
+	slot, entry = x.Find(hash)
+	slots, entries := []*uint64{new(uint64)}, []uint64{1}
+	x.FindAll([]uint64{hash}, slots, entries)
+	require.Same(t, slot, slots[0], "hash %#x", hash)
+	require.Equal(t, entry, entries[0], "hash %#x", hash)
+	return slot, entry
+}
+
 // requireSame checks that x holds the chains of newest and nothing else.
 func requireSame(t testing.TB, x *Index, newest map[uint64]record.Addr) {
 	t.Helper()
 	require.NoError(t, x.Check())
 	for hash, want := range newest {
-		_, e := x.Find(hash)
+		_, e := find(t, x, hash)
 		require.Equal(t, want, Address(e), "hash %#x", hash)
 	}
 	seen := 0

@@ -50,13 +50,13 @@ func wordsOut(dst, src unsafe.Pointer, n int) {
 func wordsIn(dst, src unsafe.Pointer, n int) {
 	i := 0
 	for ; i+8 <= n; i += 8 {
-		atomic.StoreUint64((*uint64)(unsafe.Add(dst, i)), *(*uint64)(unsafe.Add(src, i)))
+		storeWord(unsafe.Add(dst, i), *(*uint64)(unsafe.Add(src, i)))
 	}
 	if i < n {
 		var w uint64
 		for j := n - 1; j >= i; j-- {
 			w = w<<8 | uint64(*(*byte)(unsafe.Add(src, j)))
 		}
-		atomic.StoreUint64((*uint64)(unsafe.Add(dst, i)), w)
+		storeWord(unsafe.Add(dst, i), w)
 	}
 }

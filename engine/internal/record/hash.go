@@ -24,10 +24,15 @@ func mix(a, b uint64) uint64 {
 // reads are little-endian.
 func Hash(seed uint64, key []byte) uint64 {
 	if len(key) == 8 {
-		v := *(*uint64)(unsafe.Pointer(unsafe.SliceData(key)))
-		return mix(v^h1^seed, mix(v^h2, seed^8^h3))
+		return HashWord(seed, key)
 	}
 	return hashLong(seed, key)
+}
+
+// HashWord is Hash for a key of eight bytes, small enough to be inlined.
+func HashWord(seed uint64, key []byte) uint64 {
+	v := *(*uint64)(unsafe.Pointer(unsafe.SliceData(key)))
+	return mix(v^h1^seed, mix(v^h2, seed^8^h3))
 }
 
 func hashLong(seed uint64, k []byte) uint64 {

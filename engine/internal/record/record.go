@@ -130,6 +130,17 @@ func ValueLen(w1 uint64) int { return int(w1 >> valueShift & valueMask) }
 // Locked reports whether a writer holds the record's latch.
 func Locked(w1 uint64) bool { return w1&lockBit != 0 }
 
+// Readable reports whether a record with this second word is a value that can be
+// copied without further questions: of this kind, linked, without expiry, and
+// with nobody's latch on it.
+func Readable(w1 uint64) bool { return w1&(kindMask<<kindShift|Expiry|Invalid|lockBit) == 0 }
+
+// Plain reports whether a record with this second word is a value of n bytes,
+// unlatched and without any flag.
+func Plain(w1 uint64, n int) bool {
+	return w1>>valueShift == uint64(n) && w1&lockBit == 0
+}
+
 // Check returns the checksum of a sealed record.
 func Check(w1 uint64) uint32 { return uint32(w1) }
 
@@ -149,6 +160,9 @@ func ValueOffset(w0, w1 uint64) int {
 	}
 	return off
 }
+
+// PlainOffset is where the value of a record without expiry begins.
+func PlainOffset(keyLen int) int { return HeaderSize + pad8(keyLen) }
 
 // Size is the size of the record in bytes, a multiple of Unit.
 func Size(w0, w1 uint64) int {
@@ -173,8 +187,8 @@ func Load0(p unsafe.Pointer) uint64 { return atomic.LoadUint64((*uint64)(p)) }
 // Load1 loads the second header word.
 func Load1(p unsafe.Pointer) uint64 { return atomic.LoadUint64((*uint64)(unsafe.Add(p, 8))) }
 
-// Store1 stores the second header word.
-func Store1(p unsafe.Pointer, w1 uint64) { atomic.StoreUint64((*uint64)(unsafe.Add(p, 8)), w1) }
+// Store1 stores the second header word, after everything that was stored before.
+func Store1(p unsafe.Pointer, w1 uint64) { storeWord(unsafe.Add(p, 8), w1) }
 
 // TryLock takes the latch of a record whose second word was just seen as w1. It
 // fails if the word has changed or the latch is held.
