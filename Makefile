@@ -31,7 +31,7 @@ INTO = $(DESTDIR)$(PREFIX)
 PROGRAMS := ./daemon/rskvd ./client/rskv ./bench/rskv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-portable race check workflows quality audit coverage tools dev pre-commit fuzz crash sim soak python run demo bench bench-quick bench-threads bench-concurrency docs share install package pack container clean
+.PHONY: help build test test-portable race check workflows quality audit coverage tools dev pre-commit fuzz crash sim soak python node run demo bench bench-quick bench-threads bench-concurrency docs share install package pack container clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -94,6 +94,10 @@ run: build ## start a daemon in the foreground, in a temporary directory
 python: build ## the tests of client/python, and its types if mypy is there (needs python3-msgpack)
 	cd client/python && $(PYTHON) -m unittest $(PYTHONTESTS)
 	@if command -v mypy >/dev/null; then cd client/python && mypy; else echo "types not checked: mypy is missing"; fi
+
+node: build ## the tests of client/node, and its types (needs Node.js 20 and npm)
+	cd client/node && node --test test/*.test.js
+	cd client/node && npm ci --no-audit --no-fund && npm run -s types
 
 crash: ## cut the power 2,000 times and kill the daemon 200 times, and compare what is recovered
 	$(GO) test $(RING) -count=1 -timeout 20m -run TestCrash ./engine -crash.cuts 2000
