@@ -120,10 +120,10 @@ func (c *compactor) due(e GCEstimate) (bool, string) {
 		return false, "automatic compaction is stopped"
 	case ratio < 0 && disk == 0:
 		return false, "automatic compaction is off"
-	case e.Total < compactMinSegments*size && (disk == 0 || e.Total+e.Pinned < disk/2):
+	case e.Total < compactMinSegments*size && !s.room.closed.Load():
 		return false, "the log is short"
-	case disk > 0 && s.room.used() > s.diskTarget():
-		return e.Reclaimable > 0, fmt.Sprintf("log and checkpoints take %d bytes of a disk budget of %d", s.room.used(), disk)
+	case disk > 0 && s.room.taken() > s.room.target():
+		return e.Reclaimable > 0, fmt.Sprintf("log, checkpoints and their reserve take %d bytes of a disk budget of %d", s.room.taken(), disk)
 	case ratio >= 0 && e.Ratio < ratio:
 		if tail := record.Addr(c.waitTail.Load()); s.log.Tail() < tail {
 			return false, fmt.Sprintf("the last pass freed too little: the next waits for the log to reach %v", tail)

@@ -185,6 +185,7 @@ func (c *compactor) start() time.Duration {
 		}
 	} else {
 		c.free() // a checkpoint that held it back may have gone
+		s.dev.Recycle(s.room.recyclable())
 		s.room.look()
 		if now < c.notBefore || s.Err() != nil {
 			return compactPoll
@@ -672,6 +673,7 @@ func (c *compactor) free() error {
 	if err := s.setManifestBegin(bound); err != nil {
 		return err
 	}
+	s.dev.Recycle(s.room.recyclable())
 	if err := s.dev.Discard(bound.Bytes()); err != nil {
 		return fmt.Errorf("free log up to %v: %w", bound, err)
 	}
@@ -738,7 +740,8 @@ func (c *compactor) freeable() (record.Addr, error) {
 func (s *Store) pinnedMax() int64 {
 	allowed := max(s.liveBytes.Load(), pinnedMin)
 	if s.room.budget.Load() > 0 {
-		allowed = min(allowed, s.diskTarget()-(s.log.Tail()-s.log.Begin()).Bytes()-s.stats.checkpointBytes.Load())
+		held := (s.log.Begin() - record.Addr(s.stats.freed.Load())).Bytes()
+		allowed = min(allowed, s.room.target()-s.room.taken()+held)
 	}
 	return allowed
 }

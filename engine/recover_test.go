@@ -464,3 +464,74 @@ func TestScan_FromEndOfPage(t *testing.T) {
 	r.close()
 	require.NoError(t, s.Close())
 }
+
+// TestRecover_RecycledSegment: what a segment still holds from the time when it was
+// another one, of the same generation, is taken for log behind the last commit.
+func TestRecover_RecycledSegment(t *testing.T) {
+	dev := newMem()
+	size := dev.SegmentSize()
+	s := openOn(t, dev, nil)
+	n := s.NewSession()
+	last := map[int]uint64{}
+	version := uint64(0)
+	put := func(i int) {
+		version++
+		last[i] = version
+		require.NoError(t, n.Put(key64(i), valueOf(uint64(i), version, 1000)))
+	}
+	// Until the log is behind the begin of a segment that was another one before.
+	for dev.Counters().Recycled == 0 || s.log.Tail().Bytes()%size < size/8 || s.log.Tail().Bytes()%size > size/2 {
+		for i := range 100 {
+			put(i)
+		}
+		syncStore(t, s)
+		if s.log.Tail()-s.log.Begin() > record.Addr(4*size/record.Unit) {
+			compact(t, s, 0)
+		}
+		require.Less(t, version, uint64(1<<20), "no segment is written over")
+	}
+	put(0)
+	syncStore(t, s)
+	end := s.log.Durable()
+	want := maps.Clone(last)
+	put(1) // never durable
+	image := dev.CrashImage(iotest.CrashOptions{})
+	require.NoError(t, s.Close())
+
+	// The rest of the segment is full of records that verify where they once were.
+	base := end.Bytes() / size * size
+	_, until := image.Extent()
+	require.Equal(t, base+size, until)
+	buf := iotest.Aligned(int(size))
+	_, err := iotest.Do(t, image, ioring.Read, base, buf)
+	require.NoError(t, err)
+	old := 0
+	for a := end; a < record.Addr(until/record.Unit); a++ {
+		part := buf[a.Bytes()-base:]
+		for was := a; was.Bytes() >= size; was -= record.Addr(size / record.Unit) {
+			if _, _, ok := record.Verify(part, s.seedAt(was), was); ok {
+				require.NotEqual(t, a, was, "it verifies at its new place")
+				old++
+			}
+		}
+	}
+	require.Greater(t, old, 100, "nothing old is left in the segment")
+
+	res, err := Verify(VerifyOptions{Device: image.CrashImage(iotest.CrashOptions{})}, nil)
+	require.NoError(t, err)
+	require.True(t, res.Opens, res.Why)
+	require.Equal(t, [2]int64{end.Bytes(), 0}, [2]int64{res.Tail, res.DamagedBytes})
+
+	s = openOn(t, image, nil)
+	require.Equal(t, end, s.recovery.end)
+	require.Zero(t, s.Recovery().Discarded)
+	n = s.NewSession()
+	for i, version := range want {
+		value, err := n.Get(key64(i), nil)
+		require.NoError(t, err)
+		require.NoError(t, valueIs(value, uint64(i), version, 1000))
+	}
+	n.Close()
+	checkStore(t, s)
+	require.NoError(t, s.Close())
+}

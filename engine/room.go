@@ -7,20 +7,23 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"rskv/engine/internal/hlog"
 	"rskv/engine/internal/record"
 )
 
 // room keeps the store inside its disk budget, Options.Disk. What counts is what
-// lies on the disk: segments from the lowest that is kept to the one behind the
-// tail, and checkpoints.
+// lies on the disk, or will for what is in memory already: segments from the lowest
+// that is kept to those that the log wants ahead of its tail, the spare ones, and
+// checkpoints.
 //
-//	0                    target            pressed   closed      budget
-//	|---------------------|------------------|---------|--reserve--|
+//	0                    target            pressed   limit       budget
+//	|---------------------|------------------|---------|---segment---|
 //	                      compaction runs    at full   writes wait for it
 //	                                         speed
 //
-// The reserve is what compaction writes before it can free anything, and what
-// tombstones and commits may still use: a full store can always be emptied.
+// The spare segments are what compaction writes before it can free anything, and
+// what tombstones and commits may still use: a full store can always be emptied.
+// Where writes have to wait, the log spends them and makes no others.
 type room struct {
 	store  *Store
 	budget atomic.Int64 // bytes; 0: none
@@ -33,11 +36,10 @@ type room struct {
 }
 
 const (
-	// reserveSegments is the reserve in segments: one that a pass copies into, and
-	// the two that the log keeps allocated ahead of its tail.
-	reserveSegments = 3
 	// diskSegmentsMin is the smallest budget in segments.
 	diskSegmentsMin = 8
+	// recycleMax bounds the segments that are kept to be written over.
+	recycleMax = 32
 )
 
 func (r *room) init(s *Store) {
@@ -47,29 +49,41 @@ func (r *room) init(s *Store) {
 	r.event = make(chan struct{})
 }
 
-// used is what the store takes on disk in bytes, or will in a moment.
+// used is what the store takes on disk in bytes.
 func (r *room) used() int64 {
 	s := r.store
-	size := s.dev.SegmentSize()
-	tail := (s.log.Tail().Bytes() + size) / size * size
-	_, end := s.dev.Extent()
-	return max(tail, end) - record.Addr(s.stats.freed.Load()).Bytes() + s.stats.checkpointBytes.Load() + s.stats.snapshotBytes.Load()
+	begin, end := s.dev.Extent()
+	return end - begin + s.dev.Counters().Spares*s.dev.SegmentSize() + s.stats.checkpointBytes.Load() + s.stats.snapshotBytes.Load()
 }
 
-// reserve is what writes leave free of a budget: segments for what compaction
-// copies before it frees any, and the next snapshot, which is written before an
-// old one goes. A snapshot is no larger than the index; where the budget is small
-// beside that, an eighth of it has to do.
-func (r *room) reserve(disk int64) int64 {
+// taken is what the store will take on disk in bytes if nothing more is written to
+// it, the next snapshot included, which is written before an old one goes. That is
+// no larger than the index; where the budget is small beside it, an eighth of it has
+// to do.
+func (r *room) taken() int64 {
 	s := r.store
-	next := min(int64(64)<<s.index.Bits(), disk/8)
-	return reserveSegments*s.dev.SegmentSize() + max(0, next-s.stats.snapshotBytes.Load())
+	log := s.log.Wanted() - record.Addr(s.stats.freed.Load()).Bytes() + hlog.ReserveSegments*s.dev.SegmentSize()
+	next := min(int64(64)<<s.index.Bits(), r.budget.Load()/8)
+	return log + s.stats.checkpointBytes.Load() + max(next, s.stats.snapshotBytes.Load())
 }
 
-// diskTarget is the use of the disk in bytes from which on compaction runs.
-func (s *Store) diskTarget() int64 {
-	disk := s.room.budget.Load()
-	return disk/8*7 - s.room.reserve(disk)
+// limit is what the store may take in bytes before writes have to wait: a segment
+// less than the budget, which the log may want before anybody has looked.
+func (r *room) limit() int64 { return r.budget.Load() - r.store.dev.SegmentSize() }
+
+// target is what it may take before compaction runs.
+func (r *room) target() int64 { return r.limit() - r.budget.Load()/8 }
+
+// recyclable is how many discarded segments are kept to be written over: what the
+// log takes until the next pass frees more, as far as the budget goes.
+func (r *room) recyclable() int {
+	s := r.store
+	size := s.dev.SegmentSize()
+	n := min(max((s.log.Tail()-s.log.Begin()).Bytes()/compactParts/size, 1), recycleMax)
+	if r.budget.Load() > 0 {
+		n = min(n, (r.limit()-r.taken())/size)
+	}
+	return int(max(n, 0))
 }
 
 // checkDisk says what is wrong with a disk budget.
@@ -98,7 +112,7 @@ func (s *Store) SetDisk(bytes int64) error {
 // pressed reports whether compaction should not wait for anything.
 func (r *room) pressed() bool {
 	disk := r.budget.Load()
-	return disk > 0 && r.used() > (r.store.diskTarget()+disk-r.reserve(disk))/2
+	return disk > 0 && r.taken() > (r.target()+r.limit())/2
 }
 
 // look opens or closes the room. It is called whenever the log has moved.
@@ -107,14 +121,18 @@ func (r *room) look() {
 	disk := r.budget.Load()
 	if disk == 0 {
 		r.full.Store(false)
+		s.log.SpendReserve(false)
 		if r.closed.Swap(false) {
 			r.open()
 		}
 		return
 	}
-	limit := disk - r.reserve(disk)
-	closed := r.used() >= limit
-	r.full.Store(closed && (s.liveBytes.Load() >= min(limit, s.compaction.allLive.Load()) || s.compaction.stuck.Load() || s.tasks.stopped(TaskCompact)))
+	limit, taken := r.limit(), r.taken()
+	closed := taken >= limit
+	s.log.SpendReserve(closed)
+	// What else than live records takes room whatever compaction does.
+	fixed := taken - (s.log.Tail() - record.Addr(s.stats.freed.Load())).Bytes()
+	r.full.Store(closed && (s.liveBytes.Load() >= min(limit-fixed, s.compaction.allLive.Load()) || s.compaction.stuck.Load() || s.tasks.stopped(TaskCompact)))
 	if r.closed.Load() == closed && !r.full.Load() {
 		return
 	}

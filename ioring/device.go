@@ -93,6 +93,8 @@ type Counters struct {
 	Errors             uint64
 	PrepareBytes       uint64 // zeros written by Prepare
 	PrepareErrors      uint64 // segments whose preparation failed, for want of room mostly
+	Recycled           uint64 // segments that were made of discarded ones
+	Spares             int64  // segments' worth of room that is reserved or kept at the moment
 	InFlight           int64
 
 	// How long the operations took; a device that has no clock leaves them zero.
@@ -152,10 +154,18 @@ type Device interface {
 	// Segments made by Prepare count, also after a crash or a new open.
 	Extent() (begin, end int64)
 	// Discard removes every segment that lies wholly below until. The caller
-	// guarantees that no operation on them is in flight or will come.
+	// guarantees that nobody relies on what is read there from now on, and that a
+	// crash may bring some of them back, with any content.
 	Discard(until int64) error
-	// Prepare asks that the segment with address until-1 be made and written
-	// once with zeros, so that commits into it are as fast as overwriting:
+	// Recycle says how many discarded segments, at most 1024, may be kept beside
+	// what Reserve asks for, instead of being removed; none at first. They are part
+	// of the reserve, and the first to be taken: writing over blocks is several
+	// times faster than writing them for the first time. Where a segment that was
+	// made so has not been written yet, it reads as whatever was there before. With
+	// a smaller number than are kept the others are removed soon.
+	Recycle(segments int)
+	// Prepare asks that the segment with address until-1 be made, of a discarded
+	// one that Recycle has kept, or anew and written once with zeros, so that commits into it are as fast as overwriting:
 	// otherwise each has to tell the file system too that a block is in use. It
 	// doubles what is written, so it is for writers who are slow between commits.
 	//

@@ -247,6 +247,14 @@ func (d *disk) Reserve(segments int) {
 	})
 }
 
+// Recycle implements Device.
+func (d *disk) Recycle(segments int) {
+	_ = d.whileOpen(func() error { // a closed device keeps what is there
+		d.reserves.keep(segments)
+		return nil
+	})
+}
+
 // Room implements Device.
 func (d *disk) Room() (reserved int, full bool) {
 	v := d.volume
@@ -277,7 +285,10 @@ func (d *disk) WriteMeta(name string, data []byte) error {
 func (d *disk) CreateMeta(name string) (w MetaWriter, err error) {
 	err = d.whileOpen(func() error {
 		inside, err := d.volume.createMeta(name)
-		w = &diskMetaWriter{disk: d, inside: inside}
+		if err == nil {
+			inside.patient = true
+			w = &diskMetaWriter{disk: d, inside: inside}
+		}
 		return err
 	})
 	if err != nil {
@@ -336,6 +347,7 @@ func (d *disk) Counters() Counters {
 		PrepareBytes: c.prepareBytes.Load(), PrepareErrors: c.prepareErrors.Load(),
 		InFlight:  d.inFlight.Load(),
 		ReadTimes: c.readTimes.load(), WriteTimes: c.writeTimes.load(), SyncTimes: c.syncTimes.load(),
+		Spares: d.volume.spareCount.Load(), Recycled: d.volume.overwritten.Load(),
 	}
 }
 

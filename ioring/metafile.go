@@ -46,6 +46,7 @@ type metaWriter struct {
 	fresh                string // of the file being written
 	file                 *os.File
 	clean, flushed, size int64
+	patient              bool  // where there is no room, spares that nobody wants give theirs
 	failed               error // the first Write that failed; final
 	finished             bool  // committed or thrown away
 }
@@ -77,6 +78,9 @@ func (w *metaWriter) write(p []byte) (n int, err error) {
 	}
 	for len(p) > 0 && w.failed == nil {
 		k, err := w.file.Write(p[:min(int64(len(p)), w.flushed+metaWindow-w.size)])
+		if isFull(err) && w.patient && w.volume.makeRoom() {
+			err = nil // what was not written is tried again
+		}
 		n, p, w.size = n+k, p[k:], w.size+int64(k)
 		if err == nil && w.size == w.flushed+metaWindow {
 			err = w.writeBack()

@@ -219,13 +219,21 @@ func (z *zeroing) end() {
 }
 
 // makeBlank makes a segment for the preparer and a second file of it, or returns
-// nil if it exists, has been discarded, or nothing is to be written any more. All
+// nil if there is nothing to be filled: the segment exists, has been discarded, is
+// made of one that was written before, or nothing is to be written any more. All
 // writes that come later ask its zeroing.
 func (v *volume) makeBlank(index int64) (*segment, *os.File, error) {
 	v.create.Lock()
 	defer v.create.Unlock()
 	if v.stuck() != nil || v.has(index) || (index+1)<<v.shift <= v.floor {
 		return nil, nil, nil
+	}
+	if name := segmentName(v.shift, index); v.spareCount.Load() > v.wanted.Load() && v.takeSpare(name, true) {
+		s, err := v.openSegment(name, index, 0)
+		if err == nil {
+			v.enter(s)
+		}
+		return nil, nil, err
 	}
 	s, err := v.makeSegment(index)
 	if err != nil {

@@ -11,26 +11,43 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A reserve is room kept on the disk for segments to come: whole, allocated,
-// empty files under another name.
+// A reserve is room kept on the disk for segments to come: whole, allocated files
+// under another name.
 //
-//	spare26-0  spare26-1              seg26-...07  seg26-...08
-//	    |          ^                                 ^
-//	    |          '--- Reserve makes what is missing
-//	    '--- renamed by the first write into a segment
+//	spare26-0   recycled26-0            seg26-...07  seg26-...08
+//	 |     ^      |       ^                 |            ^
+//	 |     |      |       '---- Discard ----'            |
+//	 |     '-- Reserve makes what is missing             |
+//	 '------------'--- renamed by the first write into a segment
 //
 // A file that is there cannot be taken by somebody else, as free blocks can, so
 // whoever has reserved room for what it holds in memory knows that it can write
-// it. A spare is blank: nothing is ever written to it under its own name.
+// it. A spare is blank, or it was a segment before: then its blocks have been
+// written, which makes writing them again several times faster, and hold what they
+// held. Nothing is ever written to it under its own name.
+//
+// What a crash leaves: a name is changed in one step, so a file is a segment or a
+// spare, never both, and a segment that was discarded may be there again, with its
+// own bytes or with those of the segment that it has become meanwhile. Nobody may
+// look at it in either case, see Device.Discard; the next Discard takes it.
 
 const (
-	// sparePrefix begins the name of a spare; shift and number follow.
-	sparePrefix = "spare"
+	// sparePrefix begins the name of a blank spare, recycledPrefix that of one that
+	// was a segment; shift and number follow.
+	sparePrefix    = "spare"
+	recycledPrefix = "recycled"
 	// reserveMax bounds the reserve in segments: 64 GiB of the usual ones.
 	reserveMax = 1024
 )
 
-// reserver makes spares on a goroutine that exists only while there is work.
+// spare is a file of the reserve.
+type spare struct {
+	name    string
+	written bool // it was a segment
+}
+
+// reserver makes and removes spares on a goroutine that exists only while there is
+// work.
 type reserver struct {
 	disk  *disk
 	group sync.WaitGroup // the goroutine
@@ -48,6 +65,20 @@ func (r *reserver) ask(n int) {
 		v.short.Store(false)
 		return // usual when the question is repeated, and cheap
 	}
+	r.run()
+}
+
+// keep is Recycle of an open device.
+func (r *reserver) keep(n int) {
+	v := r.disk.volume
+	v.recycled.Store(int64(max(min(n, reserveMax), 0)))
+	if v.surplus() > 0 {
+		r.run()
+	}
+}
+
+func (r *reserver) run() {
+	v := r.disk.volume
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.mu.running {
@@ -55,6 +86,7 @@ func (r *reserver) ask(n int) {
 	}
 	r.mu.running = true
 	r.group.Go(func() {
+		v.trimSpares()
 		err := v.makeSpares()
 		v.short.Store(isFull(err))
 		v.spareless.Store(err != nil && !isFull(err))
@@ -81,11 +113,7 @@ func (v *volume) makeSpare() error {
 	if err := v.stuck(); err != nil {
 		return err
 	}
-	i := 0
-	for slices.Contains(v.spares, v.spareName(i)) {
-		i++
-	}
-	name := v.spareName(i)
+	name := v.freeName(sparePrefix)
 	fd, err := openAt(int(v.dir.Fd()), name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL)
 	if err != nil {
 		return fmt.Errorf("make spare segment: %w", err)
@@ -95,26 +123,84 @@ func (v *volume) makeSpare() error {
 		_ = v.unlink(name)
 		return fmt.Errorf("make spare segment: %w", err)
 	}
-	v.setSpares(append(v.spares, name))
+	v.setSpares(append(v.spares, spare{name: name}))
 	return nil
 }
 
-func (v *volume) spareName(i int) string { return fmt.Sprintf("%s%02d-%d", sparePrefix, v.shift, i) }
+// surplus is how many spares there are beyond those wanted and those that may be
+// kept.
+func (v *volume) surplus() int {
+	return int(v.spareCount.Load() - v.wanted.Load() - v.recycled.Load())
+}
+
+// trimSpares removes the surplus. A spare that cannot be removed is tried again by
+// the next call.
+func (v *volume) trimSpares() {
+	v.create.Lock()
+	defer v.create.Unlock()
+	for v.surplus() > 0 && v.unlink(v.spares[0].name) == nil {
+		v.setSpares(v.spares[1:])
+	}
+}
+
+// recycle makes a spare of a segment that nobody uses any more, if one more may be
+// kept.
+func (v *volume) recycle(segment string) bool {
+	v.create.Lock()
+	defer v.create.Unlock()
+	if v.surplus() >= 0 || v.stuck() != nil {
+		return false
+	}
+	name, dir := v.freeName(recycledPrefix), int(v.dir.Fd())
+	if err := unix.Renameat(dir, segment, dir, name); err != nil {
+		return false
+	}
+	v.setSpares(append(v.spares, spare{name: name, written: true}))
+	return true
+}
+
+// freeName is a name that no spare has; the caller holds create.
+func (v *volume) freeName(prefix string) string {
+	for i := 0; ; i++ {
+		name := v.spareName(prefix, i)
+		if !slices.ContainsFunc(v.spares, func(s spare) bool { return s.name == name }) {
+			return name
+		}
+	}
+}
+
+func (v *volume) spareName(prefix string, i int) string {
+	return fmt.Sprintf("%s%02d-%d", prefix, v.shift, i)
+}
 
 // setSpares changes the list; the caller holds create, or is opening the volume.
-func (v *volume) setSpares(spares []string) {
+func (v *volume) setSpares(spares []spare) {
 	v.spares = spares
 	v.spareCount.Store(int64(len(spares)))
 }
 
-// takeSpare gives a spare the name of a segment; false if there is none. The
-// caller holds create.
-func (v *volume) takeSpare(segment string) bool {
+// takeSpare gives a spare the name of a segment, one whose blocks have been written
+// if there is one, or only such a one; false if there is none. The caller holds
+// create.
+func (v *volume) takeSpare(segment string, written bool) bool {
 	for len(v.spares) > 0 {
-		spare := v.spares[len(v.spares)-1]
-		v.setSpares(v.spares[:len(v.spares)-1])
+		i := len(v.spares) - 1
+		for i > 0 && !v.spares[i].written {
+			i--
+		}
+		if !v.spares[i].written {
+			if written {
+				return false
+			}
+			i = len(v.spares) - 1
+		}
+		s := v.spares[i]
+		v.setSpares(slices.Delete(v.spares, i, i+1))
 		dir := int(v.dir.Fd())
-		if err := unix.Renameat(dir, spare, dir, segment); err == nil {
+		if err := unix.Renameat(dir, s.name, dir, segment); err == nil {
+			if s.written {
+				v.overwritten.Add(1)
+			}
 			return true
 		}
 	}
@@ -130,30 +216,42 @@ func (v *volume) instead(err error, f func() error) error {
 	if len(v.spares) == 0 {
 		return err
 	}
-	spare := v.spares[len(v.spares)-1]
-	v.setSpares(v.spares[:len(v.spares)-1])
-	if gone := v.unlink(spare); gone != nil {
+	gone := v.unlink(v.spares[0].name)
+	v.setSpares(v.spares[1:])
+	if gone != nil {
 		return err
 	}
 	return f()
 }
 
-// adoptSpares takes over what an earlier process has reserved, and removes what
-// it has not finished.
+// makeRoom removes a spare that nobody wanted but that was kept, for something
+// that finds no room; false if there is none.
+func (v *volume) makeRoom() bool {
+	v.create.Lock()
+	defer v.create.Unlock()
+	if v.spareCount.Load() <= v.wanted.Load() || v.unlink(v.spares[0].name) != nil {
+		return false
+	}
+	v.setSpares(v.spares[1:])
+	return true
+}
+
+// adoptSpares takes over what an earlier process has reserved or kept, and removes
+// what it has not finished.
 func (v *volume) adoptSpares() error {
 	names, err := v.list()
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		var i int
-		if _, err := fmt.Sscanf(name, sparePrefix+"%02d-%d", new(uint), &i); err != nil || name != v.spareName(i) {
+		written, ok := v.parseSpareName(name)
+		if !ok {
 			continue
 		}
 		var st unix.Stat_t
 		err := unix.Fstatat(int(v.dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
 		if err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size == v.segmentSize() {
-			v.setSpares(append(v.spares, name))
+			v.setSpares(append(v.spares, spare{name, written}))
 			continue
 		}
 		if err := v.unlink(name); err != nil {
@@ -161,6 +259,17 @@ func (v *volume) adoptSpares() error {
 		}
 	}
 	return nil
+}
+
+// parseSpareName is the inverse of spareName; other spellings do not count.
+func (v *volume) parseSpareName(name string) (written, ok bool) {
+	var i int
+	for _, prefix := range []string{sparePrefix, recycledPrefix} {
+		if _, err := fmt.Sscanf(name, prefix+"%02d-%d", new(uint), &i); err == nil && name == v.spareName(prefix, i) {
+			return prefix == recycledPrefix, true
+		}
+	}
+	return false, false
 }
 
 // isFull tells errors that say that there is no room.

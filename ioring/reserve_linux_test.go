@@ -69,3 +69,29 @@ func fillUp(t *testing.T, path string) {
 	}
 	require.ErrorIs(t, err, unix.ENOSPC)
 }
+
+// What is kept beyond the reserve must not be in the way of anything: a stream of
+// metadata takes it, piece by piece, and is whole. This needs the right to mount.
+func TestDisk_Recycle_DiskFull(t *testing.T) {
+	dir := smallDisk(t) // four segments
+	d := open(t, ioring.Options{Dir: filepath.Join(dir, "data"), Mode: ioring.PReadWrite})
+	d.Recycle(3)
+	for i := range int64(3) {
+		require.NoError(t, do(t, d, ioring.Write, i*testSegment, filled(4096, 'a')))
+	}
+	require.NoError(t, do(t, d, ioring.Sync, 0, nil))
+	require.NoError(t, d.Discard(3*testSegment))
+	require.EqualValues(t, 3, d.Counters().Spares)
+	fillUp(t, filepath.Join(dir, "filler"))
+	require.NoError(t, do(t, d, ioring.Write, 3*testSegment, filled(4096, 'b')), "the reserve has room")
+	w, err := d.CreateMeta("snapshot")
+	require.NoError(t, err)
+	content := filled(testSegment+4096, 's')
+	_, err = w.Write(content)
+	require.NoError(t, err)
+	require.NoError(t, w.Commit())
+	require.Zero(t, d.Counters().Spares)
+	got, err := d.ReadMeta("snapshot")
+	require.NoError(t, err)
+	require.Equal(t, content, got)
+}

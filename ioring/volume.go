@@ -21,7 +21,7 @@ import (
 // Names in a volume's directory. Everything else in it is left alone.
 //
 //	seg26-0000000000000003   segment 3 of 2^26 bytes: addresses [3<<26, 4<<26)
-//	spare26-0                room for a segment, see reserve.go
+//	spare26-0, recycled26-0  room for a segment, see reserve.go
 //	NAME.meta                metadata file NAME
 //	NAME.meta.7.new          a new content of it, being written as the 7th
 const (
@@ -46,12 +46,14 @@ type volume struct {
 
 	create sync.Mutex // held while one segment file is made, so that mu is never held over I/O
 	floor  int64      // highest bound of a discard; guarded by create
-	spares []string   // names of the reserve's files; guarded by create
+	spares []spare    // the reserve; guarded by create
 
-	spareCount atomic.Int64 // len(spares); written under create
-	wanted     atomic.Int64 // how many spares are wanted
-	spareless  atomic.Bool  // they could not be made for another reason; written by the reserver
-	short      atomic.Bool  // there was no room for all of them; written by the reserver
+	spareCount  atomic.Int64  // len(spares); written under create
+	wanted      atomic.Int64  // how many spares are wanted
+	recycled    atomic.Int64  // how many more may be kept
+	overwritten atomic.Uint64 // segments that were made of discarded ones
+	spareless   atomic.Bool   // they could not be made for another reason; written by the reserver
+	short       atomic.Bool   // there was no room for all of them; written by the reserver
 
 	mu struct {
 		sync.RWMutex
@@ -94,6 +96,10 @@ func (s *segment) acquire() bool {
 		}
 	}
 }
+
+// retire takes the table's reference if it is the only one. Nobody gets another
+// from then on.
+func (s *segment) retire() bool { return s.refs.CompareAndSwap(1, 0) }
 
 func (s *segment) release() {
 	if s.refs.Add(-1) == 0 {
@@ -311,7 +317,7 @@ func (v *volume) findOrMake(off int64) (*segment, error) {
 	index := off >> v.shift
 	var s *segment
 	var err error
-	if name := segmentName(v.shift, index); v.takeSpare(name) {
+	if name := segmentName(v.shift, index); v.takeSpare(name, false) {
 		s, err = v.openSegment(name, index, 0)
 	} else {
 		s, err = v.makeSegment(index)
@@ -434,8 +440,8 @@ func (v *volume) stuck() error {
 	return nil
 }
 
-// discard removes the segments that lie wholly below until, lowest first. That
-// is not made durable: after a crash some may be back.
+// discard removes the segments that lie wholly below until, lowest first, or keeps
+// them as spares. That is not made durable: after a crash some may be back.
 func (v *volume) discard(until int64) error {
 	v.create.Lock() // a segment being prepared is in the table when this is held
 	v.floor = max(v.floor, until)
@@ -450,16 +456,39 @@ func (v *volume) discard(until int64) error {
 	v.mu.RUnlock()
 	slices.Sort(gone)
 	for _, index := range gone {
-		if err := v.unlink(segmentName(v.shift, index)); err != nil {
+		if err := v.drop(index); err != nil {
 			return fmt.Errorf("discard segment: %w", err)
 		}
-		v.mu.Lock()
-		s := v.mu.segments[index]
-		delete(v.mu.segments, index)
-		v.mu.Unlock()
-		if s != nil {
-			s.release()
+	}
+	return nil
+}
+
+// drop takes a segment out of the table. Its file becomes a spare only if nobody
+// can be using it: a read that is late would find, or the preparer overwrite, what
+// another segment has there.
+func (v *volume) drop(index int64) error {
+	v.mu.RLock()
+	s := v.mu.segments[index]
+	v.mu.RUnlock()
+	if s == nil {
+		return nil
+	}
+	unused := s.zeroing.Load() == nil && s.retire()
+	if !unused || !v.recycle(s.name) {
+		if err := v.unlink(s.name); err != nil {
+			if unused {
+				s.refs.Store(1) // it stays in the table
+			}
+			return err
 		}
+	}
+	v.mu.Lock()
+	delete(v.mu.segments, index)
+	v.mu.Unlock()
+	if unused {
+		_ = s.file.Close() // nothing unsynced is promised any more
+	} else {
+		s.release()
 	}
 	return nil
 }

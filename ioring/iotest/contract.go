@@ -40,6 +40,7 @@ func Contract(t *testing.T, open func(t *testing.T) ioring.Device) {
 		{"Prepare", contractPrepare},
 		{"PrepareRandom", contractPrepareRandom},
 		{"Reserve", contractReserve},
+		{"Recycle", contractRecycle},
 		{"Metadata", contractMeta},
 		{"MetadataStreams", contractStreams},
 		{"MetadataStreamsRandom", contractStreamsRandom},

@@ -62,7 +62,10 @@ type Mem struct {
 		ghosts    map[int64][]byte // discarded; a crash may bring them back
 		floor     int64            // highest bound of a discard
 		room      int              // segments there may be, with the reserve; 0: any number
-		spares    int              // segments' worth of room that is reserved
+		spares    int              // segments' worth of room that is reserved, blank
+		kept      []memKept        // and of what has been discarded
+		wanted    int              // how many of both there shall be
+		recycle   int              // how many more may be kept
 		short     bool             // not all could be made
 		queue     []memOp
 		running   bool // somebody is taking ops from the queue
@@ -81,7 +84,11 @@ type memSegment struct {
 	live, durable []byte
 	named         bool   // the directory entry is durable
 	made          uint64 // number of the write that made it
+	was           int64  // the segment that it was made of, or none
 }
+
+// none is no number of a segment.
+const none = -1
 
 // memWrite is a finished write that no sync has covered.
 type memWrite struct {
@@ -297,9 +304,8 @@ func (m *Mem) write(op *ioring.Op, sum uint64) (int, error) {
 		index := op.Off / m.options.SegmentSize
 		s := m.mu.segments[index]
 		if s == nil {
-			s = &memSegment{
-				live: make([]byte, m.options.SegmentSize), durable: make([]byte, m.options.SegmentSize), made: m.mu.finished,
-			}
+			s = m.newSegmentLocked()
+			s.made = m.mu.finished
 			m.mu.segments[index] = s
 			delete(m.mu.ghosts, index)
 		}
@@ -416,12 +422,8 @@ func (m *Mem) CrashImage(options CrashOptions) *Mem {
 			image.place(index, s.durable)
 		}
 	}
-	for _, index := range sortedKeys(m.mu.ghosts) {
-		if rng.Float64() < options.Keep {
-			image.place(index, m.mu.ghosts[index])
-		}
-	}
-	writes := m.unsyncedLocked(rng, options.Keep, image)
+	back := m.ghostsLocked(rng, options.Keep, image)
+	writes := m.unsyncedLocked(rng, options.Keep, image, back)
 	if options.Reorder {
 		rng.Shuffle(len(writes), func(i, j int) { writes[i], writes[j] = writes[j], writes[i] })
 	}
@@ -432,11 +434,16 @@ func (m *Mem) CrashImage(options CrashOptions) *Mem {
 }
 
 // unsyncedLocked lists the writes whose fate is open: finished and unsynced, and
-// those under way. A write under way may have made its segment.
-func (m *Mem) unsyncedLocked(rng *rand.Rand, keep float64, image *Mem) []memWrite {
+// those under way. A write under way may have made its segment. Where a segment has
+// its old name back, so have the writes into it.
+func (m *Mem) unsyncedLocked(rng *rand.Rand, keep float64, image *Mem, back map[int64]int64) []memWrite {
 	var writes []memWrite
 	for _, w := range m.mu.unsynced {
-		if s := m.mu.segments[w.off/m.options.SegmentSize]; s != nil && w.number >= s.made {
+		index := w.off / m.options.SegmentSize
+		if s := m.mu.segments[index]; s != nil && w.number >= s.made {
+			if old, ok := back[index]; ok {
+				w.off += (old - index) * m.options.SegmentSize
+			}
 			writes = append(writes, w)
 		}
 	}
@@ -448,14 +455,18 @@ func (m *Mem) unsyncedLocked(rng *rand.Rand, keep float64, image *Mem) []memWrit
 		if m.mu.segments[index] == nil && image.mu.segments[index] == nil && rng.Float64() < keep {
 			image.place(index, make([]byte, m.options.SegmentSize))
 		}
-		writes = append(writes, memWrite{off: o.op.Off, data: o.op.Buf})
+		w := memWrite{off: o.op.Off, data: o.op.Buf}
+		if old, ok := back[index]; ok {
+			w.off += (old - index) * m.options.SegmentSize
+		}
+		writes = append(writes, w)
 	}
 	return writes
 }
 
 // place puts a durable segment into an image under construction.
 func (m *Mem) place(index int64, data []byte) {
-	m.mu.segments[index] = &memSegment{live: slices.Clone(data), durable: slices.Clone(data), named: true}
+	m.mu.segments[index] = &memSegment{live: slices.Clone(data), durable: slices.Clone(data), named: true, was: none}
 }
 
 // survive draws the fate of a write in an image under construction.
@@ -528,14 +539,15 @@ func (m *Mem) Discard(until int64) error {
 				if s.named {
 					m.mu.ghosts[index] = s.durable
 				}
+				m.keepLocked(index, s)
 			}
 		}
 	})
 }
 
-// Prepare implements ioring.Device. The segment is there, full of zeros, when it
-// returns; a crash may take it away until a sync. It is an event unless there is
-// nothing to be done.
+// Prepare implements ioring.Device. The segment is there when it returns, full of
+// zeros or of what a discarded one held; a crash may take it away until a sync. It
+// is an event unless there is nothing to be done.
 func (m *Mem) Prepare(until int64) {
 	size := m.options.SegmentSize
 	if until <= 0 || until > (1<<63-1)-size || m.openOrClosed() != nil {
@@ -552,10 +564,14 @@ func (m *Mem) Prepare(until int64) {
 		if !m.wantedLocked(index) {
 			return // somebody was faster
 		}
-		m.mu.segments[index] = &memSegment{
-			live: make([]byte, size), durable: make([]byte, size), made: m.mu.finished + 1,
+		s := &memSegment{live: make([]byte, size), durable: make([]byte, size), was: none}
+		if len(m.mu.kept) > 0 && m.sparesLocked() > m.mu.wanted {
+			s = m.newSegmentLocked()
+		} else {
+			m.mu.counters.PrepareBytes += uint64(size)
 		}
-		m.mu.counters.PrepareBytes += uint64(size)
+		s.made = m.mu.finished + 1
+		m.mu.segments[index] = s
 	}) // after a power cut nobody is told, as on a disk
 }
 
@@ -656,7 +672,9 @@ func (m *Mem) Info() ioring.Info {
 func (m *Mem) Counters() ioring.Counters {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.mu.counters
+	c := m.mu.counters
+	c.Spares = int64(m.sparesLocked())
+	return c
 }
 
 // Close implements ioring.Device. A Manual device performs what is waiting. The

@@ -310,3 +310,46 @@ func TestMem_Prepare_Crash(t *testing.T) {
 	m.FailAfter(-1)
 	require.Equal(t, "gone", content(t, m, 2*size, 1))
 }
+
+// A segment that has become another one must be there under one of its names at
+// most after a crash, with what was written to it under the new one; after a sync
+// only under that.
+func TestMem_Recycle_Crash(t *testing.T) {
+	m := iotest.NewMem(iotest.MemOptions{SegmentSize: 4096})
+	m.Recycle(2)
+	write(t, m, 0, 'a', 8)
+	flush(t, m)
+	require.NoError(t, m.Discard(4096))
+	require.EqualValues(t, 1, m.Counters().Spares)
+	write(t, m, 4096, 'b', 4)
+	seen := map[string]bool{}
+	for seed := range uint64(200) {
+		image := m.CrashImage(iotest.CrashOptions{Seed: seed, Keep: 0.5})
+		begin, end := image.Extent()
+		switch [2]int64{begin, end} {
+		case [2]int64{}:
+			seen["gone"] = true
+		case [2]int64{0, 4096}:
+			seen["old "+content(t, image, 0, 8)] = true
+		case [2]int64{4096, 8192}:
+			seen["new "+content(t, image, 4096, 8)] = true
+		default:
+			t.Fatalf("seed %d: segments cover [%d, %d)", seed, begin, end)
+		}
+	}
+	require.Equal(t, map[string]bool{
+		"gone": true, "old aaaaaaaa": true, "old bbbbaaaa": true, "new aaaaaaaa": true, "new bbbbaaaa": true,
+	}, seen)
+	flush(t, m)
+	image := m.CrashImage(iotest.CrashOptions{})
+	begin, end := image.Extent()
+	require.Equal(t, [2]int64{4096, 8192}, [2]int64{begin, end})
+	require.Equal(t, "bbbbaaaa", content(t, image, 4096, 8))
+
+	// One that was only kept stays kept, and what is made of it holds the old bytes.
+	flush(t, m)
+	require.NoError(t, m.Discard(8192))
+	image = m.CrashImage(iotest.CrashOptions{})
+	write(t, image, 8192, 'c', 1)
+	require.Equal(t, "cbbbaaaa", content(t, image, 8192, 8))
+}

@@ -19,9 +19,10 @@ const (
 	flushDepth = 8
 	// fullRetry is how long the flusher waits before it tries a full disk again.
 	fullRetry = 50 * time.Millisecond
-	// reserveSegments is how many segments of room are kept for tombstones,
-	// compaction and commits, which are what makes room again. See Full.
-	reserveSegments = 2
+	// ReserveSegments is how many segments of room are kept for tombstones,
+	// compaction and commits, which are what makes room again. See Full and
+	// SpendReserve.
+	ReserveSegments = 2
 	// roomPoll is how often the flusher looks whether room has been made: a file
 	// of a segment's size takes a disk about that long.
 	roomPoll = time.Millisecond
@@ -38,6 +39,7 @@ type flusher struct {
 	retryAt int64 // clock time before which a full disk is not tried again
 	lookAt  int64 // clock time before which a full disk is not asked for its reserve again
 	half    int64 // half segments below the tail when the device was last asked for its reserve, plus 1
+	reserve int64 // what it was asked for
 
 	mu sync.Mutex
 	// finished is guarded by mu: writes whose Done has been called.
@@ -73,7 +75,7 @@ func (l *Log) Err() error {
 }
 
 // Full reports whether the disk is full at the moment. The device is asked to keep
-// room for all that is in memory only, and reserveSegments more:
+// room for all that is in memory only, and ReserveSegments more:
 //
 //	  on disk, or a segment is there | room reserved         | 2 segments
 //	|--------------------------------|-----------------------|------------|
@@ -127,16 +129,16 @@ func (l *Log) lookForRoom(now int64) time.Duration {
 	tail := l.Tail().Bytes()
 	_, end := l.dev.Extent()
 	have := max(end, l.Flushed().Bytes()) / size
-	// The segment of the tail and, from its middle on, the next one.
-	need := (tail+size/2)/size + 1
-	if half := 2 * tail / size; half+1 != f.half || l.fault.full.Load() && now >= f.lookAt {
-		f.half, f.lookAt = half+1, now+int64(fullRetry)
-		l.dev.Reserve(int(max(need-have, 0)) + reserveSegments)
+	need := l.needed(tail)
+	reserve := l.reserve.Load()
+	if half := 2 * tail / size; half+1 != f.half || reserve != f.reserve || l.fault.full.Load() && now >= f.lookAt {
+		f.half, f.reserve, f.lookAt = half+1, reserve, now+int64(fullRetry)
+		l.dev.Reserve(int(max(need-have, 0) + reserve))
 	}
 	reserved, short := l.dev.Room()
 	full := short || l.fault.stuck.Load()
 	// What is there goes to the log first, what is left is the reserve.
-	moved := l.room.Swap(have+max(int64(reserved)-reserveSegments, 0)) < need
+	moved := l.room.Swap(have+max(int64(reserved)-reserve, 0)) < need
 	if was := l.fault.full.Swap(full); was || full || moved {
 		l.space.broadcast()
 	}
@@ -147,6 +149,32 @@ func (l *Log) lookForRoom(now int64) time.Duration {
 		return roomPoll // it is being made
 	}
 	return -1
+}
+
+// SpendReserve has the log take the reserve for its pages, and not make another, or
+// keep one again. Whoever bounds what the log takes on the disk calls it where the
+// bound is reached and only tombstones, compaction and commits go on.
+func (l *Log) SpendReserve(spend bool) {
+	n := int64(ReserveSegments)
+	if spend {
+		n = 0
+	}
+	if l.reserve.Swap(n) != n {
+		l.wake()
+	}
+}
+
+// needed is how many segments of the address space the log wants to have while its
+// tail is at that byte: up to that of the tail and, from its middle on, the next one.
+func (l *Log) needed(tail int64) int64 {
+	size := l.dev.SegmentSize()
+	return (tail+size/2)/size + 1
+}
+
+// Wanted is the byte address up to which segments exist or will soon.
+func (l *Log) Wanted() int64 {
+	_, end := l.dev.Extent()
+	return max(end, l.needed(l.Tail().Bytes())*l.dev.SegmentSize())
 }
 
 // collect takes over the writes that have finished.

@@ -125,6 +125,9 @@ type Log struct {
 	// room is the first segment of the address space that no room is known for.
 	// Atomic; written by the flusher task.
 	room atomic.Int64
+	// reserve is how many segments of room are kept beyond: ReserveSegments, or 0,
+	// see SpendReserve. Atomic.
+	reserve atomic.Int64
 
 	safeTarget atomic.Uint64 // where safeReadOnly may go, were it not for unfinished
 	unfinished atomic.Bool   // a commit record waits for its payload, see FinishCut
@@ -173,6 +176,7 @@ func New(opt Options) (*Log, error) {
 		m.Store(uint64(opt.Start))
 	}
 	l.begin.Store(uint64(opt.Begin))
+	l.reserve.Store(ReserveSegments)
 	q := uint64(opt.Start) >> l.unitBits
 	l.openPage(q, l.free.take())
 	l.tail.Store(pack(q, FirstOffset))

@@ -59,7 +59,10 @@ type Disk struct {
 	inFlight map[*ioring.Op]*write
 	answered uint64 // writes that have answered
 	floor    int64
-	spares   int
+	spares   int        // blank ones
+	kept     []*segment // discarded ones, to be written over
+	wanted   int        // how many of both there shall be
+	recycle  int        // how many more may be kept
 	short    bool
 	full     bool
 	slow     bool
@@ -79,8 +82,12 @@ type Disk struct {
 // segment is a part of the address space.
 type segment struct {
 	live, durable []byte
-	named         bool // the directory entry is durable
+	named         bool  // the directory entry is durable
+	was           int64 // the segment that it was made of, or none
 }
+
+// none is no number of a segment.
+const none = -1
 
 // write is a write on its way to being durable.
 type write struct {
@@ -101,7 +108,7 @@ func newDisk(w *World, opt DiskOptions, image *Image) (*Disk, error) {
 	}
 	return &Disk{
 		w: w, opt: opt, buffers: buffers, idle: make(chan struct{}, 1),
-		segments: image.segments, metas: image.metas, harmed: image.harmed,
+		segments: image.segments, kept: image.kept, metas: image.metas, harmed: image.harmed,
 		ghosts: map[int64]*segment{}, inFlight: map[*ioring.Op]*write{},
 	}, nil
 }
@@ -324,7 +331,7 @@ func (d *Disk) segment(off int64) *segment {
 	index := off / d.opt.SegmentSize
 	s := d.segments[index]
 	if s == nil {
-		s = &segment{live: make([]byte, d.opt.SegmentSize), durable: make([]byte, d.opt.SegmentSize)}
+		s = d.newSegment()
 		d.segments[index] = s
 		delete(d.ghosts, index)
 	}
@@ -481,14 +488,16 @@ func (d *Disk) Discard(until int64) error {
 	}
 	d.w.note("discard", "", uint64(until), 0)
 	d.floor = max(d.floor, until)
-	for index, s := range d.segments {
+	for _, index := range slices.Sorted(maps.Keys(d.segments)) {
 		if (index+1)*d.opt.SegmentSize > until {
 			continue
 		}
+		s := d.segments[index]
 		delete(d.segments, index)
 		if s.named {
 			d.ghosts[index] = s
 		}
+		d.keep(index, s)
 	}
 	d.unsynced = slices.DeleteFunc(d.unsynced, func(w *write) bool { return w.off/d.opt.SegmentSize*d.opt.SegmentSize+d.opt.SegmentSize <= until })
 	return nil
@@ -501,41 +510,14 @@ func (d *Disk) Prepare(until int64) {
 	}
 	index := (until - 1) / d.opt.SegmentSize
 	d.w.after(d.latency(), "prepare", func() {
-		wanted := d.segments[index] == nil && (index+1)*d.opt.SegmentSize > d.floor && d.free() && !d.closed
+		wanted := d.segments[index] == nil && (index+1)*d.opt.SegmentSize > d.floor && (d.sparesAll() > 0 || d.free()) && !d.closed
 		if !wanted || d.change() != nil {
 			return // nobody is told, as on a disk
 		}
-		d.segment(index * d.opt.SegmentSize)
-		d.counters.PrepareBytes += uint64(d.opt.SegmentSize)
+		if s := d.segment(index * d.opt.SegmentSize); s.was == none {
+			d.counters.PrepareBytes += uint64(d.opt.SegmentSize)
+		}
 	})
-}
-
-// Reserve implements ioring.Device.
-func (d *Disk) Reserve(segments int) {
-	for d.spares < segments && d.free() {
-		d.spares++
-	}
-	d.short = d.spares < segments
-}
-
-// Room implements ioring.Device.
-func (d *Disk) Room() (reserved int, full bool) { return d.spares, d.short }
-
-func (d *Disk) free() bool {
-	return !d.full && (d.opt.Room == 0 || len(d.segments)+d.spares < d.opt.Room)
-}
-
-// makeRoom reports whether a segment is there or can be made, from the reserve
-// first.
-func (d *Disk) makeRoom(index int64) bool {
-	switch {
-	case d.segments[index] != nil:
-		return true
-	case d.spares > 0:
-		d.spares--
-		return true
-	}
-	return d.free()
 }
 
 // Buffers implements ioring.Device.
@@ -549,7 +531,7 @@ func (d *Disk) Info() ioring.Info {
 // Counters implements ioring.Device.
 func (d *Disk) Counters() ioring.Counters {
 	c := d.counters
-	c.InFlight = int64(d.busy)
+	c.InFlight, c.Spares = int64(d.busy), int64(d.sparesAll())
 	return c
 }
 

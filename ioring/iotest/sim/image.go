@@ -8,6 +8,7 @@ import (
 // Image is what is on a disk without power.
 type Image struct {
 	segments map[int64]*segment
+	kept     []*segment // that were discarded
 	metas    map[string][]byte
 	harmed   bool // something in it is not what was stored
 }
@@ -62,11 +63,7 @@ func (d *Disk) leave(seed uint64) *Image {
 			image.place(index, s.durable)
 		}
 	}
-	for _, index := range slices.Sorted(maps.Keys(d.ghosts)) {
-		if rng.Float64() < keep && image.segments[index] == nil {
-			image.place(index, d.ghosts[index].durable)
-		}
-	}
+	back := d.leaveGhosts(rng, keep, image)
 	fates := slices.Clone(d.unsynced)
 	for _, w := range d.waiting() {
 		if index := w.off / d.opt.SegmentSize; image.segments[index] == nil && d.segments[index] == nil && rng.Float64() < keep {
@@ -79,7 +76,11 @@ func (d *Disk) leave(seed uint64) *Image {
 	}
 	for _, w := range fates {
 		whole, part := rng.Float64() < keep, rng.Float64() < tear
-		s := image.segments[w.off/d.opt.SegmentSize]
+		index := w.off / d.opt.SegmentSize
+		if old, ok := back[index]; ok {
+			index = old // it has its old name back, and what was written to it
+		}
+		s := image.segments[index]
 		if s == nil || !whole && !part {
 			continue
 		}
@@ -112,5 +113,5 @@ func (d *Disk) waiting() []*write {
 }
 
 func (m *Image) place(index int64, data []byte) {
-	m.segments[index] = &segment{durable: slices.Clone(data), named: true}
+	m.segments[index] = &segment{durable: slices.Clone(data), named: true, was: none}
 }
