@@ -31,6 +31,8 @@ type room struct {
 	closed atomic.Bool // writes that need room have to wait
 	full   atomic.Bool // there is no use in waiting
 
+	looking sync.Mutex // held by look: what is found out last has to stand
+
 	mu    sync.Mutex
 	event chan struct{} // guarded by mu; closed and replaced when room opens
 }
@@ -117,6 +119,8 @@ func (r *room) pressed() bool {
 
 // look opens or closes the room. It is called whenever the log has moved.
 func (r *room) look() {
+	r.looking.Lock()
+	defer r.looking.Unlock()
 	s := r.store
 	disk := r.budget.Load()
 	if disk == 0 {
