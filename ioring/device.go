@@ -164,10 +164,11 @@ type Device interface {
 	// made so has not been written yet, it reads as whatever was there before. With
 	// a smaller number than are kept the others are removed soon.
 	Recycle(segments int)
-	// Prepare asks that the segment with address until-1 be made, of a discarded
-	// one that Recycle has kept, or anew and written once with zeros, so that commits into it are as fast as overwriting:
-	// otherwise each has to tell the file system too that a block is in use. It
-	// doubles what is written, so it is for writers who are slow between commits.
+	// Prepare asks that the segment with address until-1 be made, of the reserve if
+	// there is one, and, unless it is made of a discarded one, written once with
+	// zeros, so that commits into it are as fast as overwriting: otherwise each has
+	// to tell the file system too that a block is in use. It doubles what is
+	// written, so it is for writers who are slow between commits.
 	//
 	// It returns at once and the work is done in pieces, with pauses; a write
 	// waits for one piece at most, and what has once been written is never

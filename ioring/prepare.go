@@ -228,16 +228,13 @@ func (v *volume) makeBlank(index int64) (*segment, *os.File, error) {
 	if v.stuck() != nil || v.has(index) || (index+1)<<v.shift <= v.floor {
 		return nil, nil, nil
 	}
-	if name := segmentName(v.shift, index); v.spareCount.Load() > v.wanted.Load() && v.takeSpare(name, true) {
-		s, err := v.openSegment(name, index, 0)
-		if err == nil {
-			v.enter(s)
-		}
-		return nil, nil, err
-	}
-	s, err := v.makeSegment(index)
+	s, written, err := v.newSegment(index)
 	if err != nil {
 		return nil, nil, err
+	}
+	if written {
+		v.enter(s)
+		return nil, nil, nil
 	}
 	// Opened before the segment enters the table: until then nobody can put
 	// another file in its place.

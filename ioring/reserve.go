@@ -180,31 +180,24 @@ func (v *volume) setSpares(spares []spare) {
 }
 
 // takeSpare gives a spare the name of a segment, one whose blocks have been written
-// if there is one, or only such a one; false if there is none. The caller holds
-// create.
-func (v *volume) takeSpare(segment string, written bool) bool {
+// if there is one; ok is false if there is none at all. The caller holds create.
+func (v *volume) takeSpare(segment string) (s spare, ok bool) {
 	for len(v.spares) > 0 {
 		i := len(v.spares) - 1
 		for i > 0 && !v.spares[i].written {
 			i--
 		}
-		if !v.spares[i].written {
-			if written {
-				return false
-			}
-			i = len(v.spares) - 1
-		}
-		s := v.spares[i]
+		s = v.spares[i]
 		v.setSpares(slices.Delete(v.spares, i, i+1))
 		dir := int(v.dir.Fd())
 		if err := unix.Renameat(dir, s.name, dir, segment); err == nil {
 			if s.written {
 				v.overwritten.Add(1)
 			}
-			return true
+			return s, true
 		}
 	}
-	return false
+	return spare{}, false
 }
 
 // instead removes a spare and calls f while nobody makes a new one, so that there

@@ -314,20 +314,26 @@ func (v *volume) findOrMake(off int64) (*segment, error) {
 	if s, err := v.readable(off); err == nil {
 		return s, nil
 	}
-	index := off >> v.shift
-	var s *segment
-	var err error
-	if name := segmentName(v.shift, index); v.takeSpare(name, false) {
-		s, err = v.openSegment(name, index, 0)
-	} else {
-		s, err = v.makeSegment(index)
-	}
+	s, _, err := v.newSegment(off >> v.shift)
 	if err != nil {
 		return nil, err
 	}
 	s.refs.Add(1) // the caller's
 	v.enter(s)
 	return s, nil
+}
+
+// newSegment makes a segment, of a spare if there is one; written says that its
+// blocks have been written before. The caller holds create.
+func (v *volume) newSegment(index int64) (s *segment, written bool, err error) {
+	name := segmentName(v.shift, index)
+	spare, ok := v.takeSpare(name)
+	if ok {
+		s, err = v.openSegment(name, index, 0)
+	} else {
+		s, err = v.makeSegment(index)
+	}
+	return s, spare.written, err
 }
 
 // makeSegment makes a segment file; the caller holds create. Running out of space

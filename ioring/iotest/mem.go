@@ -555,7 +555,7 @@ func (m *Mem) Prepare(until int64) {
 	}
 	index := (until - 1) / size
 	m.mu.Lock()
-	wanted := m.wantedLocked(index) && m.freeLocked()
+	wanted := m.wantedLocked(index) && (m.sparesLocked() > 0 || m.freeLocked())
 	m.mu.Unlock()
 	if !wanted {
 		return
@@ -564,13 +564,11 @@ func (m *Mem) Prepare(until int64) {
 		if !m.wantedLocked(index) {
 			return // somebody was faster
 		}
-		s := &memSegment{live: make([]byte, size), durable: make([]byte, size), was: none}
-		if len(m.mu.kept) > 0 && m.sparesLocked() > m.mu.wanted {
-			s = m.newSegmentLocked()
-		} else {
+		s := m.newSegmentLocked()
+		s.made = m.mu.finished + 1
+		if s.was == none {
 			m.mu.counters.PrepareBytes += uint64(size)
 		}
-		s.made = m.mu.finished + 1
 		m.mu.segments[index] = s
 	}) // after a power cut nobody is told, as on a disk
 }
