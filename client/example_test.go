@@ -265,6 +265,8 @@ func ExampleFuture() {
 	fmt.Println(stored.Wait(ctx))
 	v, err := value.Wait(ctx)
 	fmt.Printf("%s %v\n", v, err)
+	fmt.Println(c.AppendAsync(ctx, []byte("f"), []byte("w")).Wait(ctx))
+	fmt.Println(c.CompareAndSwapAsync(ctx, []byte("f"), []byte("vw"), []byte("x")).Wait(ctx))
 	fmt.Println(c.DeleteAsync(ctx, []byte("f")).Wait(ctx))
 	// Output:
 	// 0 <nil>
@@ -272,6 +274,8 @@ func ExampleFuture() {
 	// 3 <nil>
 	// true <nil>
 	// v <nil>
+	// 2 <nil>
+	// true <nil>
 	// true <nil>
 }
 

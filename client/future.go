@@ -92,3 +92,15 @@ func (c *Client) AddAsync(ctx context.Context, key []byte, delta int64, opts ...
 	f := takeFlight()
 	return send(ctx, c, f, f.add(key, delta, opts), readInt)
 }
+
+// AppendAsync is Append without waiting; its answer is the new length in bytes.
+func (c *Client) AppendAsync(ctx context.Context, key, tail []byte, opts ...WriteOption) *Future[int64] {
+	f := takeFlight()
+	return send(ctx, c, f, f.stored(ipc.MethodAppend, key, tail, opts), readInt)
+}
+
+// CompareAndSwapAsync is CompareAndSwap without waiting.
+func (c *Client) CompareAndSwapAsync(ctx context.Context, key, source, target []byte, opts ...WriteOption) *Future[bool] {
+	f := takeFlight()
+	return send(ctx, c, f, f.cas(key, source, target, opts), readBool)
+}

@@ -169,7 +169,7 @@ func (t *tool) checkpointCommand() *cobra.Command {
 			if cookie != "" {
 				o.Cookie = []byte(cookie)
 			}
-			return t.call(cmd, func(ctx context.Context, c *client.Client) error {
+			return t.patient(cmd, "taking a checkpoint", func(ctx context.Context, c *client.Client) error {
 				p, err := c.Checkpoint(ctx, o)
 				if err != nil {
 					return err

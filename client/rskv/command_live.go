@@ -9,6 +9,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"rskv/client"
 )
@@ -206,13 +207,37 @@ func statFields(before, now sample) []field {
 	return []field{{"time", now.at.UTC().Format(time.RFC3339Nano)}, {"per_second", rates}, {"stats", stats}}
 }
 
-// live runs a view that the root's flags ask for.
-func (t *tool) live(cmd *cobra.Command, latency, stat bool) error {
-	switch {
-	case latency && stat:
-		return errors.New("either --latency or --stat, not both")
-	case latency:
-		return t.latency(cmd)
+// views are what the flags of rskv itself ask for.
+type views struct{ latency, stat, bigkeys, pipe bool }
+
+func (v *views) add(flags *pflag.FlagSet) {
+	flags.BoolVar(&v.latency, "latency", false, "ping until interrupted, and show how long the answers take")
+	flags.BoolVar(&v.stat, "stat", false, "print a line of what the daemon does each second until interrupted")
+	flags.BoolVar(&v.bigkeys, "bigkeys", false, "read the whole store and print what is large in it")
+	flags.BoolVar(&v.pipe, "pipe", false, "carry out the writes on stdin, a line each as in the shell, without waiting for each")
+}
+
+// asked is how many there are.
+func (v *views) asked() (n int) {
+	for _, b := range []bool{v.latency, v.stat, v.bigkeys, v.pipe} {
+		if b {
+			n++
+		}
 	}
-	return t.stat(cmd)
+	return n
+}
+
+// view runs the one that is asked for.
+func (t *tool) view(cmd *cobra.Command, v *views) error {
+	switch {
+	case v.asked() > 1:
+		return errors.New("one of --latency, --stat, --bigkeys and --pipe at a time")
+	case v.latency:
+		return t.latency(cmd)
+	case v.stat:
+		return t.stat(cmd)
+	case v.bigkeys:
+		return t.bigkeys(cmd)
+	}
+	return t.pipe(cmd)
 }

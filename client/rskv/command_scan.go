@@ -22,7 +22,7 @@ func (t *tool) scanCommand() *cobra.Command {
 			"whatever the prefix is.",
 		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o := client.ScanOptions{KeysOnly: keys, Count: 1000}
+			o := client.ScanOptions{KeysOnly: keys, Count: scanKeys}
 			if prefix != "" {
 				p, err := t.key(prefix)
 				if err != nil {
@@ -38,8 +38,23 @@ func (t *tool) scanCommand() *cobra.Command {
 	return cmd
 }
 
-// scan prints page by page; --timeout is for each.
+// scanKeys is how many entries of a page are asked for.
+const scanKeys = 1000
+
+// scan prints page by page.
 func (t *tool) scan(cmd *cobra.Command, o client.ScanOptions) error {
+	return t.scanPages(cmd, o, func(pairs []client.Pair) error {
+		for _, p := range pairs {
+			if err := t.printScanned(p, o.KeysOnly); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// scanPages hands out page by page; --timeout is for each.
+func (t *tool) scanPages(cmd *cobra.Command, o client.ScanOptions, page func([]client.Pair) error) error {
 	for cursor := []byte(nil); ; {
 		var pairs []client.Pair
 		err := t.call(cmd, func(ctx context.Context, c *client.Client) (err error) {
@@ -49,10 +64,8 @@ func (t *tool) scan(cmd *cobra.Command, o client.ScanOptions) error {
 		if err != nil {
 			return err
 		}
-		for _, p := range pairs {
-			if err := t.printScanned(p, o.KeysOnly); err != nil {
-				return err
-			}
+		if err := page(pairs); err != nil {
+			return err
 		}
 		if cursor == nil {
 			return nil
@@ -79,17 +92,16 @@ func (t *tool) lenCommand() *cobra.Command {
 		Use:   "len",
 		Short: "print the number of keys",
 		Long: "len prints the number of keys from the daemon's counters, which can be slightly off while keys are\n" +
-			"on disk. With --exact the daemon reads its whole log to count them, and corrects its counters; give\n" +
-			"it a --timeout that lasts.",
+			"on disk. With --exact the daemon reads its whole log to count them, and corrects its counters.",
 		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var n int64
-			err := t.call(cmd, func(ctx context.Context, c *client.Client) (err error) {
-				if exact {
-					n, err = c.LenExact(ctx)
-				} else {
-					n, err = c.Len(ctx)
-				}
+			ask := (*client.Client).Len
+			if exact {
+				ask = (*client.Client).LenExact
+			}
+			err := t.patient(cmd, "counting", func(ctx context.Context, c *client.Client) (err error) {
+				n, err = ask(c, ctx)
 				return err
 			})
 			if err != nil {

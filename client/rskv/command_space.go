@@ -22,7 +22,7 @@ func (t *tool) compactCommand() *cobra.Command {
 			if until < 0 {
 				return fmt.Errorf("--until is %d, must not be below 0", until)
 			}
-			return t.call(cmd, func(ctx context.Context, c *client.Client) error {
+			return t.patient(cmd, "compacting", func(ctx context.Context, c *client.Client) error {
 				p, err := c.Compact(ctx, until)
 				if err != nil {
 					return err
@@ -60,7 +60,7 @@ func (t *tool) tasksCommand() *cobra.Command {
 			if act == nil {
 				return fmt.Errorf("%q is not stop, start or run", args[0])
 			}
-			return t.call(cmd, func(ctx context.Context, c *client.Client) error {
+			return t.patient(cmd, args[0]+" "+args[1], func(ctx context.Context, c *client.Client) error {
 				if err := act(c, ctx, args[1]); err != nil {
 					return err
 				}

@@ -23,21 +23,23 @@ type fileFlags struct {
 
 func (f *fileFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.format, "format", "", formats+"; guessed when not given")
-	cmd.Flags().StringVar(&f.prefix, "prefix", "", "what keys have in front of the path of a file in a tree")
+	cmd.Flags().StringVar(&f.prefix, "prefix", "", "what keys have in front of the path of a file in a tree, or of a key in Redis")
 }
 
 const formatsHelp = "A tree is a directory: the path of each file below it, with slashes, is a key, its content the\n" +
 	"value; symbolic links are followed. In NDJSON each line is {\"key\":...,\"value\":...}, with\n" +
 	"key_base64 and value_base64 for bytes that are not UTF-8. In TSV it is key, tab, value, with tab,\n" +
-	"newline, carriage return and backslash written \\t \\n \\r \\\\, and \\xHH understood."
+	"newline, carriage return and backslash written \\t \\n \\r \\\\, and \\xHH understood.\n\n" +
+	"redis://[USER:PASSWORD@]HOST[:PORT][/DB] and redis+unix:///SOCKET[?db=DB] are Redis servers, of which\n" +
+	"keys with strings are taken; those of other types are named and counted. Numbers stay text."
 
 func (t *tool) importCommand() *cobra.Command {
 	var files fileFlags
 	var check, sync bool
 	cmd := &cobra.Command{
 		Use:   "import SRC",
-		Short: "store a directory tree, NDJSON or TSV",
-		Long: "import stores what SRC holds: a directory, a file, or - for stdin. What cannot be read or\n" +
+		Short: "store a directory tree, NDJSON, TSV, or what a Redis server holds",
+		Long: "import stores what SRC holds: a directory, a file, - for stdin, or a Redis server. What cannot be read or\n" +
 			"stored is named and counted, the rest goes on, and the exit code is 2.\n\n" + formatsHelp,
 		Args: arguments(1, 1, "SRC"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -101,8 +103,8 @@ func (t *tool) exportCommand() *cobra.Command {
 	var like, from string
 	cmd := &cobra.Command{
 		Use:   "export DST",
-		Short: "write keys into a directory tree, NDJSON or TSV",
-		Long: "export writes keys with their values to DST: a directory, a file, or - for stdout. Which keys,\n" +
+		Short: "write keys into a directory tree, NDJSON, TSV or a Redis server",
+		Long: "export writes keys with their values to DST: a directory, a file, - for stdout, or a Redis server. Which keys,\n" +
 			"it has to be told: --like SRC takes those of a tree or file as import would, --keys-from FILE\n" +
 			"those of a list, one a line (- is stdin; with --hex in hexadecimal). A key that is absent, or\n" +
 			"cannot be a file name, is named and counted.\n\n" + formatsHelp,

@@ -62,7 +62,7 @@ func TestLive(t *testing.T) {
 	require.Equal(t, 0, code)
 	require.Contains(t, text, `"stats":{"keys":0,`)
 	require.Equal(t, result{2, "", "rskv: top needs a terminal (rskv --stat prints lines)\n"}, rskv(t, f.socket, "", "top"))
-	require.Equal(t, result{2, "", "rskv: either --latency or --stat, not both\n"}, rskv(t, f.socket, "", "--stat", "--latency"))
+	require.Equal(t, result{2, "", "rskv: one of --latency, --stat, --bigkeys and --pipe at a time\n"}, rskv(t, f.socket, "", "--stat", "--latency"))
 	for ns, want := range map[float64]string{0: "-", 1500: "2us", 2.5e6: "2.5ms", 3e9: "3.0s"} {
 		require.Equal(t, want, short(ns), fmt.Sprint(ns))
 	}

@@ -43,7 +43,7 @@ var documentation func(root *cobra.Command) *cobra.Command
 
 // root builds the command tree.
 func (t *tool) root() *cobra.Command {
-	var latency, stat bool
+	var v views
 	root := &cobra.Command{
 		Use:   "rskv",
 		Short: "talk to the key-value daemon rskvd",
@@ -57,8 +57,8 @@ func (t *tool) root() *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if latency || stat {
-				return t.live(cmd, latency, stat)
+			if v.asked() > 0 {
+				return t.view(cmd, &v)
 			}
 			in, _ := t.stdin.(*os.File)
 			out, _ := t.stdout.(*os.File)
@@ -75,8 +75,7 @@ func (t *tool) root() *cobra.Command {
 	flags.StringVar(&t.socket, "socket", ipc.DefaultSocket(), "socket of the daemon (RSKV_SOCKET)")
 	flags.BoolVar(&t.json, "json", false, "print JSON; bytes that are not UTF-8 as ..._base64")
 	flags.DurationVar(&t.timeout, "timeout", timeoutDefault, "longest wait for one answer; 0 waits for ever")
-	root.Flags().BoolVar(&latency, "latency", false, "ping until interrupted, and show how long the answers take")
-	root.Flags().BoolVar(&stat, "stat", false, "print a line of what the daemon does each second until interrupted")
+	v.add(root.Flags())
 	root.AddCommand(t.withHex(t.getCommand(), t.putCommand(), t.delCommand(), t.existsCommand(), t.casCommand(),
 		t.addCommand(), t.appendCommand(), t.mgetCommand(), t.mputCommand(), t.scanCommand(), t.exportCommand())...)
 	root.AddCommand(t.importCommand(), t.verifyCommand(), t.statsCommand(), t.configCommand(), t.pingCommand(), t.lenCommand(),

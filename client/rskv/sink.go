@@ -20,8 +20,15 @@ type sink interface {
 }
 
 // openOutput opens dst, which is a directory to create or fill, a file to write
-// anew, or "-" for stdout. Keys go into a directory without prefix.
+// anew, a Redis server, or "-" for stdout. Keys go into a directory or a server
+// without prefix.
 func openOutput(dst string, f format, stdout io.Writer, prefix []byte) (sink, error) {
+	if isRedis(dst) {
+		if f != "" {
+			return nil, errors.New("--format is about files, not about Redis")
+		}
+		return newRedisSink(dst, prefix)
+	}
 	if f == "" && dst != "-" {
 		f = formatByName(dst)
 	}

@@ -70,11 +70,17 @@ type input struct {
 	close func() error
 }
 
-// openInput opens src, which is a directory, a file or "-" for stdin. Without
+// openInput opens src, which is a directory, a file, a Redis server or "-" for stdin. Without
 // content a tree hands out keys only, and its files are not opened.
 func openInput(src string, f format, stdin io.Reader, prefix []byte, content bool) (*input, error) {
 	if src == "-" {
 		return openLines(stdin, nil, f)
+	}
+	if isRedis(src) {
+		if f != "" {
+			return nil, errors.New("--format is about files, not about Redis")
+		}
+		return openRedis(src, prefix, content)
 	}
 	info, err := os.Stat(src)
 	if err != nil {
