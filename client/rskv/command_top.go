@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -21,7 +22,50 @@ const (
 	screenHome  = "\x1b[H"
 	lineRest    = "\x1b[K" // clears what is right of the cursor
 	screenRest  = "\x1b[J" // and below it
+	styleTitle  = "\x1b[7m"
+	styleLabel  = "\x1b[1m"
+	styleAlarm  = "\x1b[1;7m"
+	styleNone   = "\x1b[0m"
 )
+
+// board is what top draws on.
+type board struct {
+	width, height int
+	blocks        bool      // it can show block elements: its locale is UTF-8
+	history       []float64 // requests a second, the last one now
+}
+
+// historyMax is how many seconds of history are kept: more than any screen is wide.
+const historyMax = 500
+
+func (s *board) note(rate float64) {
+	s.history = append(s.history, rate)
+	s.history = s.history[max(0, len(s.history)-historyMax):]
+}
+
+// speaksUTF8 reports whether the environment's locale is UTF-8.
+func speaksUTF8(env func(string) string) bool {
+	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} { // the first that is set counts
+		if v := strings.ToUpper(env(name)); v != "" {
+			return strings.Contains(v, "UTF-8") || strings.Contains(v, "UTF8")
+		}
+	}
+	return false
+}
+
+// curve draws the last values as one line of that many cells.
+func (s *board) curve(cells int) string {
+	if !s.blocks || cells <= 0 {
+		return ""
+	}
+	last := s.history[max(0, len(s.history)-cells):]
+	top := slices.Max(append([]float64{1}, last...))
+	var line strings.Builder
+	for _, v := range last {
+		line.WriteRune([]rune(" ▁▂▃▄▅▆▇█")[int(math.Ceil(v/top*8))])
+	}
+	return line.String()
+}
 
 func (t *tool) topCommand() *cobra.Command {
 	return &cobra.Command{
@@ -58,12 +102,12 @@ func (t *tool) top(cmd *cobra.Command, in, out *os.File) error {
 	cmd.SetContext(ctx)
 	go quitOn(in, cancel)
 	now := before
+	s := board{blocks: speaksUTF8(os.Getenv)}
 	for {
-		width, height, err := term.GetSize(int(out.Fd()))
-		if err != nil {
-			width, height = 80, 24
+		if s.width, s.height, err = term.GetSize(int(out.Fd())); err != nil {
+			s.width, s.height = 80, 24
 		}
-		if _, err := fmt.Fprint(out, frame(before, now, width, height)); err != nil {
+		if _, err := fmt.Fprint(out, frame(before, now, &s)); err != nil {
 			return err
 		}
 		select {
@@ -79,6 +123,7 @@ func (t *tool) top(cmd *cobra.Command, in, out *os.File) error {
 			return err
 		}
 		before, now = now, next
+		s.note(now.perSecond(before, "daemon_requests"))
 	}
 }
 
@@ -94,25 +139,47 @@ func quitOn(in *os.File, quit func()) {
 	}
 }
 
-// frame is what top shows: lines that fit width and height.
-func frame(before, now sample, width, height int) string {
+// frame is what top shows: lines that fit the screen.
+func frame(before, now sample, s *board) string {
 	lines := topLines(before, now)
-	if len(lines) > height {
-		lines = lines[:height]
+	const requests = 3 // the line that has the curve
+	if free := s.width - len([]rune(lines[requests])) - 4; free > 0 {
+		lines[requests] += "    " + s.curve(free)
 	}
+	lines = lines[:min(len(lines), s.height)]
 	var out strings.Builder
 	out.WriteString(screenHome)
 	for i, line := range lines {
 		if i > 0 {
 			out.WriteString("\r\n")
 		}
-		if r := []rune(line); len(r) > width {
-			line = string(r[:width])
-		}
-		out.WriteString(line + lineRest)
+		cells := []rune(line)
+		cells = cells[:min(len(cells), s.width)]
+		out.WriteString(styled(i, cells, s.width) + lineRest)
 	}
 	return out.String() + screenRest
 }
+
+// styled is line i of the screen with its title, its label or its alarm made to
+// stand out.
+func styled(i int, cells []rune, width int) string {
+	text := string(cells)
+	switch {
+	case i == 0:
+		return styleTitle + text + strings.Repeat(" ", width-len(cells)) + styleNone
+	case i == 1 && text != "state      ok":
+		return styleAlarm + text + styleNone
+	case len(cells) < labelWidth || cells[0] == ' ':
+		return text
+	case cells[labelWidth-1] != ' ': // a heading
+		return styleLabel + text + styleNone
+	default:
+		return styleLabel + string(cells[:labelWidth]) + styleNone + string(cells[labelWidth:])
+	}
+}
+
+// labelWidth is how wide the first column of top is.
+const labelWidth = 11
 
 // topLines are the lines of top, the most important first.
 func topLines(before, now sample) []string {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -37,14 +38,45 @@ func TestLive_Lines(t *testing.T) {
 // A frame that is longer or wider than the screen scrolls it to pieces.
 func TestTop_Frame(t *testing.T) {
 	s := sample{time.Unix(0, 0), map[string]any{"engine_state": strings.Repeat("ü", 500)}}
-	text := frame(s, s, 40, 5)
-	lines := strings.Split(text, "\r\n")
-	require.Len(t, lines, 5)
-	require.True(t, strings.HasPrefix(lines[0], screenHome))
-	require.True(t, strings.HasSuffix(text, screenRest))
-	require.Equal(t, 40, strings.Count(lines[1], "ü")+len("state      "))
-	for _, line := range lines {
-		require.True(t, strings.HasSuffix(strings.TrimSuffix(line, screenRest), lineRest))
+	view := &board{width: 40, height: 5, blocks: true}
+	for i := range 2 * historyMax {
+		view.note(float64(i))
+	}
+	require.Len(t, view.history, historyMax)
+	for _, width := range []int{1, 11, 40, 63, 120, 1000} {
+		view.width = width
+		text := frame(s, s, view)
+		lines := strings.Split(text, "\r\n")
+		require.Len(t, lines, 5)
+		require.True(t, strings.HasPrefix(lines[0], screenHome))
+		require.True(t, strings.HasSuffix(text, screenRest))
+		for i, line := range lines {
+			line = strings.TrimSuffix(strings.TrimPrefix(line, screenHome), screenRest)
+			require.True(t, strings.HasSuffix(line, lineRest))
+			cells := len([]rune(regexp.MustCompile("\x1b[^a-zA-Z]*[a-zA-Z]").ReplaceAllString(line, "")))
+			require.LessOrEqual(t, cells, width, "line %d", i)
+			if i == 0 {
+				require.Equal(t, width, cells, "the title reaches across")
+			}
+		}
+		require.Contains(t, lines[1], styleAlarm, "a state that is not ok")
+	}
+	require.Equal(t, " ▄█", (&board{blocks: true, history: []float64{9, 0, 1, 2}}).curve(3))
+	require.Empty(t, (&board{history: []float64{1}}).curve(3))
+	env := func(m map[string]string) func(string) string { return func(n string) string { return m[n] } }
+	require.True(t, speaksUTF8(env(map[string]string{"LANG": "de_DE.utf8"})))
+	require.False(t, speaksUTF8(env(map[string]string{"LANG": "de_DE.UTF-8", "LC_ALL": "C"})))
+	require.False(t, speaksUTF8(env(nil)))
+}
+
+// A command that stands under no heading of the help is not found there.
+func TestHelp_Groups(t *testing.T) {
+	r := rskv(t, "", "", "help")
+	require.Equal(t, 0, r.code)
+	require.NotContains(t, r.stdout, "Additional Commands")
+	require.Contains(t, r.stdout, "\nKeys:\n")
+	for _, c := range (&tool{}).root().Commands() {
+		require.Contains(t, r.stdout, "\n  "+c.Name()+" ")
 	}
 }
 

@@ -61,6 +61,7 @@ func (t *tool) execute(ctx context.Context, args []string) int {
 	root.SetIn(t.stdin)
 	root.SetOut(t.stdout)
 	root.SetErr(t.stderr)
+	addDefaults(root)
 	err := root.ExecuteContext(ctx)
 	code := exitError
 	if own, ok := errors.AsType[*exitAs](err); ok {

@@ -76,16 +76,47 @@ func (t *tool) root() *cobra.Command {
 	flags.BoolVar(&t.json, "json", false, "print JSON; bytes that are not UTF-8 as ..._base64")
 	flags.DurationVar(&t.timeout, "timeout", timeoutDefault, "longest wait for one answer; 0 waits for ever")
 	v.add(root.Flags())
-	root.AddCommand(t.withHex(t.getCommand(), t.putCommand(), t.delCommand(), t.existsCommand(), t.casCommand(),
-		t.addCommand(), t.appendCommand(), t.mgetCommand(), t.mputCommand(), t.scanCommand(), t.exportCommand())...)
-	root.AddCommand(t.importCommand(), t.verifyCommand(), t.statsCommand(), t.configCommand(), t.pingCommand(), t.lenCommand(),
-		t.syncCommand(), t.checkpointCommand(), t.checkpointsCommand(), t.backupCommand(), t.scrubCommand(), t.healthCommand(), t.slowlogCommand(), t.monitorCommand(), t.topCommand(),
-		t.compactCommand(), t.tasksCommand(),
-		t.versionCommand())
+	addGroup(root, "Keys", t.withHex(t.getCommand(), t.putCommand(), t.delCommand(), t.existsCommand(), t.casCommand(),
+		t.addCommand(), t.appendCommand(), t.mgetCommand(), t.mputCommand(), t.scanCommand())...)
+	addGroup(root, "Keys", t.lenCommand(), t.syncCommand())
+	addGroup(root, "Files and Redis", t.withHex(t.exportCommand())...)
+	addGroup(root, "Files and Redis", t.importCommand(), t.verifyCommand())
+	addGroup(root, "What the daemon does", t.pingCommand(), t.healthCommand(), t.statsCommand(), t.topCommand(), t.monitorCommand(),
+		t.slowlogCommand(), t.tasksCommand(), t.configCommand())
+	addGroup(root, "What is on the disk", t.backupCommand(), t.checkpointCommand(), t.checkpointsCommand(), t.compactCommand(), t.scrubCommand())
+	addGroup(root, "This program", t.versionCommand())
+	root.SetHelpCommandGroupID("This program")
+	root.SetCompletionCommandGroupID("This program")
 	if documentation != nil {
 		root.AddCommand(documentation(root))
 	}
 	return root
+}
+
+// addDefaults adds the commands that the library brings, in the voice of the
+// others. It is for a root that has its streams: they are taken here.
+func addDefaults(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "help":
+			c.Short = "tell about a command"
+		case "completion":
+			c.Short = "write a script that completes commands in bash, zsh, fish or powershell"
+		}
+	}
+}
+
+// addGroup adds commands under a heading of the help, which is its name too.
+func addGroup(root *cobra.Command, heading string, commands ...*cobra.Command) {
+	if !root.ContainsGroup(heading) {
+		root.AddGroup(&cobra.Group{ID: heading, Title: heading + ":"})
+	}
+	for _, c := range commands {
+		c.GroupID = heading
+	}
+	root.AddCommand(commands...)
 }
 
 // negative is a number that pflag would take for a flag. No flag begins with a
