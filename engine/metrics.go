@@ -148,6 +148,10 @@ type tally struct {
 const hotFlush = 64
 
 func (t *tally) flush(c *counters, ops []Op) {
+	if !ioring.Counting {
+		*t = tally{}
+		return
+	}
 	reads, writes := t.hot, uint64(0)
 	for i := range ops {
 		switch kind := ops[i].Kind; {
