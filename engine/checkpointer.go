@@ -57,7 +57,8 @@ type checkpointer struct {
 		stopped   bool
 	}
 
-	wanted atomic.Bool // compaction needs a new one to let old log go
+	wanted  atomic.Bool // compaction needs a new one to let old log go
+	failing atomic.Bool // the last one could not be taken
 
 	state     checkpointState
 	request   *checkpointRequest // nil: nobody asked for the one under way
@@ -288,6 +289,7 @@ func (c *checkpointer) end(err error) {
 	default:
 		s.opt.Logger.Debug("checkpoint taken", slog.Uint64("version", c.info.Version), slog.Duration("took", c.info.Took), slog.Int64("bytes", c.info.Bytes))
 	}
+	c.failing.Store(err != nil)
 	s.tasks.ran(TaskCheckpoint, c.began, err)
 	s.compaction.task.Wake() // it may have waited for this
 	if err != nil {

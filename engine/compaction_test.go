@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"math/rand/v2"
+	"syscall"
 	"testing"
 	"time"
 
@@ -307,5 +308,30 @@ func TestCompact_CrashWithoutCheckpoint(t *testing.T) {
 	}
 	n.Close()
 	checkStore(t, s)
+	require.NoError(t, s.Close())
+}
+
+// TestCompact_MetadataFails: log that compaction is done with waits for a checkpoint
+// that cannot be written, and so writers wait for ever for room in the disk budget.
+func TestCompact_MetadataFails(t *testing.T) {
+	s, dev, _ := openFault(t, func(o *Options) { o.Disk = 12 << 20 })
+	n := s.NewSession()
+	require.NoError(t, n.Put(key64(0), make([]byte, 60<<10)))
+	_, err := s.Checkpoint(context.Background(), CheckpointOptions{Kind: FullCheckpoint})
+	require.NoError(t, err)
+	dev.FailMeta(syscall.EIO)
+	waitFor(t, "a writer whose room is held back by a broken disk", background(func() {
+		for i := 0; err == nil && i < 10_000; i++ {
+			err = n.Put(key64(i%20), make([]byte, 60<<10))
+		}
+	}))
+	require.ErrorIs(t, err, ErrDiskFull)
+	dev.FailMeta(nil)
+	s.checkpoints.want()
+	require.Eventually(t, func() bool {
+		_, err := s.Checkpoint(context.Background(), CheckpointOptions{Kind: FullCheckpoint})
+		return err == nil && n.Put(key64(1), nil) == nil
+	}, 20*time.Second, 10*time.Millisecond, "it is never over")
+	n.Close()
 	require.NoError(t, s.Close())
 }

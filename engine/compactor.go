@@ -184,14 +184,18 @@ func (c *compactor) start() time.Duration {
 			limit = min(limit, c.request.until)
 		}
 	} else {
-		c.free() // a checkpoint that held it back may have gone
+		freeErr := c.free() // a checkpoint that held it back may have gone
 		s.dev.Recycle(s.room.recyclable())
 		s.room.look()
 		if now < c.notBefore || s.Err() != nil {
 			return compactPoll
 		}
 		if s.room.closed.Load() && c.held() {
-			return compactPoll // another pass would only add to what is held
+			// Another pass would only add to what is held. Where it cannot be freed
+			// because the disk fails, writers are told and not kept waiting.
+			c.stuck.Store(freeErr != nil || s.checkpoints.failing.Load())
+			s.room.look()
+			return compactPoll
 		}
 		c.stuck.Store(false)
 		e := s.EstimateGC()
@@ -329,7 +333,6 @@ func (c *compactor) siftPage(page []byte, span manifest.Span, from record.Addr) 
 	filling := c.state == compactFilling
 	units := record.Addr(s.opt.PageSize / record.Unit)
 	base := from &^ (units - 1)
-	now := s.clock.now()
 	check := pageCheck{seed: s.seedAt(span.Start), damaged: damagedLog}
 	check.record = func(r *logRecord) error {
 		if !r.isUser() {
@@ -338,7 +341,7 @@ func (c *compactor) siftPage(page []byte, span manifest.Span, from record.Addr) 
 		key := r.key()
 		hash := record.Hash(s.seed, key)
 		if filling {
-			v.fill(hash, key, r.addr, record.KindOf(r.w1) == record.Tombstone || r.expired(now))
+			v.fill(hash, key, r.addr, record.KindOf(r.w1) == record.Tombstone)
 		} else {
 			v.strike(hash, key)
 		}
@@ -470,11 +473,10 @@ func (c *compactor) nextPage() (ready bool, err error) {
 	units := record.Addr(c.store.opt.PageSize / record.Unit)
 	base := from &^ (units - 1)
 	c.found, c.next = c.found[:0], 0
-	now := c.store.clock.now()
 	check := pageCheck{
 		seed: c.store.seedAt(span.Start),
 		record: func(r *logRecord) error {
-			if r.isUser() && record.KindOf(r.w1) != record.Tombstone && !r.expired(now) && c.mayLive(r) ||
+			if r.isUser() && record.KindOf(r.w1) != record.Tombstone && c.mayLive(r) ||
 				record.KindOf(r.w1) == record.System && record.KeyLen(r.w0) == record.TypeChunk {
 				c.found = append(c.found, uint32(r.addr-base))
 			}
