@@ -22,7 +22,6 @@ type Session struct {
 	ro      record.Addr
 	safeRO  record.Addr
 	writing bool
-	clock   int64 // ms since 1970, read in this section when first asked for; 0: not yet
 	live    int64 // keys this section added, less those it removed
 	bytes   int64 // log they take, see weigh
 	tally   tally // what this section did, for the statistics
@@ -48,6 +47,8 @@ type Session struct {
 	back    bool    // Do is running: answers go back into the caller's ops
 	mover   bool    // compaction's own, or a scan's: it may use the reserve, and asks what users cannot
 	notify  func()  // called, if set, where Ready receives a value
+
+	space <-chan struct{} // of the log, taken before the last attempt to append, or nil
 
 	single [1]Op // of the methods for one operation
 
@@ -125,7 +126,7 @@ func (s *Session) enter(write bool) error {
 		s.slot.Exit()
 		st.epoch.Door().Wait()
 	}
-	s.writing, s.clock = write, 0
+	s.writing = write
 	s.begin = st.log.Begin()
 	s.mem = max(st.log.Head(), s.begin, record.FirstAddr)
 	s.ro = st.log.ReadOnly()
@@ -166,10 +167,17 @@ func (s *Session) count(op *Op) {
 // pause lets others go on, outside of any section.
 func (s *Session) pause() { s.store.opt.Runner.Yield() }
 
-// waitSpace waits until the log may have room for a new page.
+// waitSpace waits until the log may have room for a new page. What it waits for may
+// have come between the attempt that failed and the call: the first one comes back
+// at once, for an attempt that is made with the channel in hand.
 func (s *Session) waitSpace() {
-	space := s.store.log.Space()
 	if !s.store.log.Ready() {
+		if s.space == nil {
+			s.space = s.store.log.Space()
+			return
+		}
+		space := s.space
+		s.space = nil
 		s.store.stats.spaceWaits.Add(1)
 		s.store.opt.Runner.Wait(space)
 		return
@@ -254,26 +262,6 @@ func (s *Session) PutIf(key, value []byte, cond Cond) (bool, error) {
 	op := Op{Kind: OpPut, If: cond, Key: key, Value: value}
 	err := s.one(&op)
 	return op.Found, err
-}
-
-// Expire gives key ttl ms to live from now on, or with 0 takes its expiry away. It
-// says whether the key was there.
-func (s *Session) Expire(key []byte, ttl int64) (bool, error) {
-	op := Op{Kind: OpExpire, Key: key, TTL: ttl}
-	err := s.one(&op)
-	return op.Found, err
-}
-
-// TTL returns how many ms key has left, -1 if it has no expiry, or ErrNotFound.
-func (s *Session) TTL(key []byte) (int64, error) {
-	op := Op{Kind: OpTTL, Key: key}
-	if err := s.one(&op); err != nil {
-		return 0, err
-	}
-	if !op.Found {
-		return 0, ErrNotFound
-	}
-	return op.Int, nil
 }
 
 // Delete removes key and says whether it was there.

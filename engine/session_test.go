@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"rskv/engine/internal/hlog"
 	"rskv/engine/internal/record"
 	"rskv/ioring"
 	"rskv/ioring/iotest"
@@ -713,4 +714,35 @@ func TestSession_ColdTombstone(t *testing.T) {
 	require.True(t, exact)
 	require.Equal(t, s.Len(), live)
 	require.NoError(t, s.Close())
+}
+
+// TestSession_PageLeftMeanwhile: a writer finds its page full, and before it comes
+// to wait somebody else has begun the next one, with the last frame: it waits for
+// another frame, although there is room, and for ever if nobody else writes.
+func TestSession_PageLeftMeanwhile(t *testing.T) {
+	mem := iotest.NewMem(iotest.MemOptions{SegmentSize: 1 << 20, BufferBytes: 2 << 20, Manual: true})
+	s := openOn(t, mem, func(o *Options) { o.logPagesMax = hlog.PagesMin })
+	n := s.NewSession()
+	value := make([]byte, 60<<10)
+	for i := range hlog.PagesMin*4 - 3 { // four of them fill a page, nothing is written
+		require.NoError(t, n.Put(key64(i), value))
+	}
+	require.False(t, s.log.Ready(), "all frames are in use")
+	waitFor(t, "a writer that may go on", background(n.waitSpace))
+	require.NoError(t, n.Put([]byte("key"), []byte("value")))
+	stop := make(chan struct{})
+	done := background(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				mem.Step()
+			}
+		}
+	})
+	n.Close()
+	require.NoError(t, s.Close())
+	close(stop)
+	<-done
 }

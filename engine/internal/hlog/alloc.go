@@ -103,7 +103,8 @@ func (l *Log) whyNoFrame() Status {
 }
 
 // Space returns a channel that is closed when frames have become free or the
-// log's state has changed. Take it first, then look at Ready, then wait.
+// log's state has changed. Take it, then try Allocate once more, then wait: the page
+// that was full when the attempt before failed may have been left meanwhile.
 func (l *Log) Space() <-chan struct{} { return l.space.wait() }
 
 // Ready reports whether an Allocate that had to wait may have better luck. While
@@ -167,6 +168,8 @@ func (l *Log) Cut(head []byte, more int) (rec, end record.Addr, ok bool) {
 		}
 		l.enterPage(page, off, frame, 0)
 		page, off = page+1, FirstOffset
+		// Whoever waits for the disk to have room for this page need not any more.
+		l.space.broadcast()
 	}
 	frame := atomic.LoadPointer(&l.table[page&l.tableMask])
 	record.Write(unsafe.Add(frame, off), record.Word0(l.lastCommit, record.TypeCommit),

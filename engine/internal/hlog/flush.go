@@ -165,10 +165,11 @@ func (l *Log) SpendReserve(spend bool) {
 }
 
 // needed is how many segments of the address space the log wants to have while its
-// tail is at that byte: up to that of the tail and, from its middle on, the next one.
+// tail is at that byte: up to that of the next page and, from the middle of the
+// tail's on, the next one.
 func (l *Log) needed(tail int64) int64 {
-	size := l.dev.SegmentSize()
-	return (tail+size/2)/size + 1
+	size, page := l.dev.SegmentSize(), int64(l.pageSize)
+	return max(tail+size/2, tail&^(page-1)+page)/size + 1
 }
 
 // Wanted is the byte address up to which segments exist or will soon.
