@@ -50,7 +50,6 @@ var classes = []struct {
 	{ErrKeyTooLarge, ClassUser},
 	{ErrValueTooLarge, ClassUser},
 	{ErrBadOp, ClassUser},
-	{ErrBadTTL, ClassUser},
 	{ErrBadCheckpoint, ClassUser},
 	{ErrLedgerUnknown, ClassUser},
 	{ErrMemoryTooSmall, ClassUser},

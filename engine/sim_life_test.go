@@ -31,6 +31,7 @@ type simRun struct {
 	// beyond, damage cannot be told from a write that was torn.
 	attested record.Addr
 	total    simTotals
+	now      *simLife
 }
 
 // simTotals counts what a simulation has done.
@@ -61,6 +62,9 @@ func simulate(plan simPlan, trace func(string)) (simTotals, error) {
 	cold := []int{10, 60, 400}[rng.IntN(3)]
 	r.model = newSimModel(clients, cold)
 	err := r.w.Run(r.lives)
+	if err != nil && r.now != nil {
+		err = fmt.Errorf("life %d: %w\n%s", r.now.number, err, r.now.describe())
+	}
 	r.total.steps, r.total.hash = r.w.Steps(), r.w.Hash()
 	return r.total, err
 }
@@ -71,6 +75,7 @@ func (r *simRun) lives() {
 	for i, plan := range r.plan.lives {
 		l := &simLife{simRun: r, number: i, plan: plan, rng: rand.New(rand.NewPCG(r.plan.seed, 100+uint64(i)))}
 		more := false
+		r.now = l
 		if image, more = l.live(image); !more {
 			return
 		}
@@ -94,6 +99,35 @@ type simLife struct {
 	// ledgers are those of the clients. They are held to the end: one that nobody
 	// has may be forgotten for the sake of others.
 	ledgers []*Ledger
+}
+
+// describe says in what state the store is.
+func (l *simLife) describe() string {
+	s := l.store
+	if s == nil || s.log == nil {
+		return "no store"
+	}
+	units := func(a record.Addr) int64 { return a.Bytes() }
+	text := fmt.Sprintf("log: begin %#x head %#x flushed %#x durable %#x read-only %#x tail %#x, full %t, stuck %t, error %v\n",
+		units(s.log.Begin()), units(s.log.Head()), units(s.log.Flushed()), units(s.log.Durable()), units(s.log.ReadOnly()), units(s.log.Tail()),
+		s.log.Full(), s.log.Stuck(), s.log.Err())
+	list, err := s.Checkpoints()
+	for _, c := range list {
+		text += fmt.Sprintf("checkpoint %d: begin %#x tail %#x snapshot %d\n", c.Version, c.Begin, c.Tail, c.snapshot)
+	}
+	text += fmt.Sprintf("checkpoints: %v, state %d, wanted %t, not before %v, now %v; compact not before %v, live ratio %v\n", err, s.checkpoints.state, s.checkpoints.wanted.Load(),
+		time.Duration(s.checkpoints.notBefore), time.Duration(l.w.Monotonic()), time.Duration(s.compaction.notBefore), s.EstimateGC())
+	for n := range s.mu.sessions {
+		text += fmt.Sprintf("session: %d pending, %d starving, %d hungry, %d in flight, %d arrived, ready %d, mover %t\n", n.queue.count, len(n.queue.starving), len(n.queue.hungry), n.queue.inFlight, len(n.inbox.reads), len(n.ready), n.mover)
+		for _, r := range n.queue.starving {
+			text += fmt.Sprintf("  starving: %d bytes at %v, chunk %d, given up %t\n", r.want, r.addr, r.chunk, r.p == nil)
+		}
+	}
+	text += fmt.Sprintf("disk: %d operations under way, buffers: %d of %d in use; large values: %d of %d\n", l.disk.Counters().InFlight, s.dev.Buffers().InUse(), s.dev.Buffers().Budget(), s.largeInUse(), s.large.limit)
+	return text + fmt.Sprintf("room: closed %t, full %t, disk %d, taken %d, target %d, live %d, freed %#x, checkpoints %d; compaction: state %d, stuck %t, durable begin %#x; pages of %d, segments of %d",
+		s.room.closed.Load(), s.room.full.Load(), s.room.budget.Load(), s.room.taken(), s.room.target(), s.liveBytes.Load(),
+		units(record.Addr(s.stats.freed.Load())), s.stats.checkpointBytes.Load(), s.compaction.state, s.compaction.stuck.Load(),
+		units(s.compaction.durable), s.opt.PageSize, s.dev.SegmentSize())
 }
 
 // over tells clients and chores to end.
@@ -247,6 +281,9 @@ func (l *simLife) open(image *sim.Image) bool {
 		}
 		switch {
 		case l.disk.Dead():
+			if l.opt.RecoverVersion != 0 {
+				l.wentBack() // or not: that depends on how far it came
+			}
 			return false
 		case errors.Is(err, ErrBadCheckpoint) && l.opt.RecoverVersion != 0:
 			l.opt.RecoverVersion = 0 // it is not kept any more
@@ -263,6 +300,12 @@ func (l *simLife) open(image *sim.Image) bool {
 	}
 }
 
+// wentBack notes that the store was opened as of an older checkpoint.
+func (l *simLife) wentBack() {
+	l.model.durable = l.model.checkpoints[l.opt.RecoverVersion]
+	l.attested = 0
+}
+
 // watch is called before each change of the disk. It notes what commit records
 // say about how much is durable.
 func (l *simLife) watch() {
@@ -277,9 +320,8 @@ func (l *simLife) watch() {
 // verify compares the store with the model, and makes the clients.
 func (l *simLife) verify() bool {
 	s := l.store
-	if v := l.opt.RecoverVersion; v != 0 {
-		l.model.durable = l.model.checkpoints[v]
-		l.attested = 0
+	if l.opt.RecoverVersion != 0 {
+		l.wentBack()
 	}
 	applied := make([]uint64, len(l.model.clients))
 	l.ledgers = make([]*Ledger, len(l.model.clients))

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"rskv/ioring/iotest/sim"
 )
@@ -178,21 +179,21 @@ func (p simPlan) clone() simPlan {
 // simShrink makes a failing plan smaller as long as it fails, and returns the
 // smallest found: fewer lives, clients, chores, faults and operations, each by
 // halves where that is possible. The failure may change on the way; every one is
-// worth being looked at. run returns what a plan fails with, and tries is how
-// often it may be called.
-func simShrink(p simPlan, err error, tries int, run func(simPlan) error) (simPlan, error) {
+// worth being looked at. run returns what a plan fails with; it is called for so
+// long at most.
+func simShrink(p simPlan, err error, most time.Duration, run func(simPlan) error) (simPlan, error) {
+	began := time.Now()
 	try := func(smaller simPlan) bool {
-		if tries == 0 {
+		if time.Since(began) > most {
 			return false
 		}
-		tries--
 		if e := run(smaller); e != nil {
 			p, err = smaller, e
 			return true
 		}
 		return false
 	}
-	for again := true; again && tries > 0; {
+	for again := true; again && time.Since(began) < most; {
 		again = false
 		for n := 1; n < len(p.lives); n++ {
 			s := p.clone()

@@ -88,7 +88,7 @@ func (t simTotals) String() string {
 func simReport(t *testing.T, p simPlan, err error) {
 	t.Errorf("seed %d: %v", p.seed, err)
 	t.Logf("the whole of it:\n%s", p.command())
-	small, why := simShrink(p, err, 200, func(p simPlan) error {
+	small, why := simShrink(p, err, time.Minute, func(p simPlan) error {
 		_, err := simulate(p, nil)
 		return err
 	})

@@ -32,7 +32,7 @@ type World struct {
 const (
 	// stepsMax is how many events a world may have: who does not come to an end
 	// within runs in a circle.
-	stepsMax = 2_000_000
+	stepsMax = 1_000_000
 	// wallStart is the wall time at which a world begins.
 	wallStart = 1_700_000_000_000
 )
