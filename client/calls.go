@@ -233,7 +233,8 @@ func (c *Client) Hello(ctx context.Context, name string) (ipc.Hello, error) {
 }
 
 // Sync returns when every earlier write of this connection is on stable storage, with the highest
-// number of the session that is.
+// number of the session that is. With a session it holds for every earlier write of the Client, and a lost
+// connection does not end it.
 func (c *Client) Sync(ctx context.Context) (durable uint64, err error) {
 	return c.syncAsync(ctx).Wait(ctx)
 }
@@ -241,7 +242,7 @@ func (c *Client) Sync(ctx context.Context) (durable uint64, err error) {
 // syncAsync is Sync without waiting.
 func (c *Client) syncAsync(ctx context.Context) *Future[uint64] {
 	f := takeFlight()
-	f.end(f.begin(ipc.MethodSync, 0), natureDurable)
+	f.end(f.begin(ipc.MethodSync, 0), natureSync)
 	return send(ctx, c, f, nil, func(f *flight) (uint64, error) {
 		m, err := f.names()
 		return number(m, "durable"), err

@@ -95,8 +95,13 @@ func (s *fakeServer) answerInSession(out []byte, conn net.Conn, q *ipc.Request, 
 		return ipc.AppendErrorResponse(out, q.ID, x.noCommit, "sync")
 	case q.Method == ipc.MethodSync:
 		s.commitLocked()
+		s.swallowed(conn, q)
+		durable := uint64(0)
+		if held := x.held[conn]; held != nil {
+			durable = held.durable
+		}
 		out = ipc.AppendMapHeader(ipc.AppendResultHeader(out, q.ID), 1)
-		return ipc.AppendUint(ipc.AppendStr(out, "durable"), x.held[conn].durable)
+		return ipc.AppendUint(ipc.AppendStr(out, "durable"), durable)
 	}
 	if x.refuse != nil {
 		if code := x.refuse(q); code != "" {
@@ -105,11 +110,16 @@ func (s *fakeServer) answerInSession(out []byte, conn net.Conn, q *ipc.Request, 
 	}
 	answer := s.carryOut(nil, q, c)
 	out = s.counted(out, answer, conn, q)
-	if x.swallow != nil && x.swallow(q) {
+	s.swallowed(conn, q)
+	return out
+}
+
+// swallowed loses q's connection instead of its answer, if that is what the test wants.
+func (s *fakeServer) swallowed(conn net.Conn, q *ipc.Request) {
+	if swallow := s.sessions.swallow; swallow != nil && swallow(q) {
 		_ = conn.Close()
 		delete(s.conns, conn)
 	}
-	return out
 }
 
 // counted counts q, if it is a write of a session, and appends its answer.

@@ -49,6 +49,8 @@ const (
 	natureOnce
 	// natureDurable is natureOnce whose answer tells how far the session is durable.
 	natureDurable
+	// natureSync is natureDurable that a session may send twice: behind its writes, it asks for the same.
+	natureSync
 )
 
 // answer is one result, decoded as far as its type.

@@ -341,7 +341,7 @@ func (c *Client) countLocked(s *slot, p *ipc.Response) error {
 		return c.syncedLocked(p)
 	case s.number != 0 && p.Failed:
 		c.refusedLocked(s, p)
-	case s.number == 0 && !p.Failed && s.f.ops[s.i].nature == natureDurable:
+	case s.number == 0 && !p.Failed && s.f.ops[s.i].nature >= natureDurable:
 		return c.tookDurableLocked(p)
 	}
 	return nil
@@ -376,7 +376,7 @@ func (c *Client) lost(cause error) {
 		o.sent = o.sent || c.sentLocked(o)
 		switch {
 		case s.number != 0: // the next hello tells what became of it
-		case o.sent && o.nature != natureRead:
+		case o.sent && !c.mayRepeat(o.nature):
 			c.ends.fail(c.freeSlotLocked(o.id), sent)
 		case o.tries >= maxTries:
 			c.ends.fail(c.freeSlotLocked(o.id), notSent)
@@ -387,6 +387,11 @@ func (c *Client) lost(cause error) {
 		tell(cause)
 	}
 	c.ends.deliver(c.opt.onLoss)
+}
+
+// mayRepeat reports whether a request may be sent again though the daemon may have carried it out.
+func (c *Client) mayRepeat(n nature) bool {
+	return n == natureRead || n == natureSync && c.opt.session
 }
 
 // sentLocked reports whether all of o's bytes were taken by the socket, without which the daemon

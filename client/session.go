@@ -257,6 +257,11 @@ func (c *Client) sessionLost(cause error) {
 	for _, id := range waiting {
 		end.fail(c.freeSlotLocked(id), &lostError{cause: cause, sent: true})
 	}
+	for _, s := range c.inFlightLocked() { // in the next session a sync would answer for what is lost
+		if o := &s.f.ops[s.i]; o.nature == natureSync {
+			end.fail(c.freeSlotLocked(o.id), &lostError{cause: cause, sent: true})
+		}
+	}
 	c.mu.kept, c.mu.known, c.mu.durable, c.mu.hello = next, false, 0, ipc.Hello{}
 	c.mu.Unlock()
 	end.losses = append(end.losses, lost)

@@ -268,6 +268,43 @@ func TestSession_Unknown(t *testing.T) {
 	require.EqualValues(t, 1, c.Session().Written)
 }
 
+// What could go wrong: a sync fails though asking again would do, or answers in another session for
+// writes that are lost.
+func TestSession_SyncOutlivesConnection(t *testing.T) {
+	s := newSessionServer(t)
+	c := dialSession(t, s)
+	ctx := within(t, 20*time.Second)
+	for range 3 {
+		_, err := c.Add(ctx, []byte("n"), 1)
+		require.NoError(t, err)
+	}
+	swallow := func(x *fakeSessions) {
+		x.swallow = func(q *ipc.Request) bool {
+			if q.Method == ipc.MethodSync {
+				x.swallow = nil
+				return true
+			}
+			return false
+		}
+	}
+	s.set(swallow)
+	durable, err := c.Sync(ctx)
+	require.NoError(t, err)
+	require.EqualValues(t, 3, durable)
+	require.Equal(t, 2, s.received(ipc.MethodSync))
+
+	_, err = c.Add(ctx, []byte("n"), 1)
+	require.NoError(t, err)
+	s.set(func(x *fakeSessions) { x.forget = true; swallow(x) })
+	_, err = c.Sync(ctx)
+	require.ErrorIs(t, err, client.ErrSessionLost)
+
+	plain := dialFake(t, s)
+	s.set(swallow)
+	_, err = plain.Sync(ctx)
+	require.ErrorIs(t, err, client.ErrAnswerLost, "without a session it is about its connection")
+}
+
 // What could go wrong: writes that never left the client are given up with a session they were no
 // part of.
 func TestSession_UnknownKeepsWhatWasNeverSent(t *testing.T) {

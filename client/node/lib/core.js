@@ -338,6 +338,9 @@ export class Core {
         this.#drop(r, error)
       }
     }
+    for (const r of [...this.inflight.values()]) { // in the next session a sync would answer for what is lost
+      if (r.nature === DURABLE) this.#drop(r, error)
+    }
     const lost = this.session
     this.session = null
     this.foreign = false

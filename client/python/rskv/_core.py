@@ -355,6 +355,9 @@ class Core:
                 self.inflight.pop(r.seq, None)
             else:
                 self._drop(r, error)
+        for r in list(self.inflight.values()):  # in the next session a sync would answer for what is lost
+            if r.nature is Nature.DURABLE:
+                self._drop(r, error)
         loss = Loss(self.session or b"", unconfirmed, error)
         self.session, self.foreign, self.durable, self.applied, self.next = None, False, 0, 0, 1
         for r in rest:
