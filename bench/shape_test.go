@@ -40,6 +40,8 @@ var mayImport = map[string][]string{
 	"rskv/client/rskv":               {"rskv/client", "rskv/ipc"},
 	"rskv/client":                    {"rskv/ipc"},
 	"rskv/client/rskvtest":           {"rskv/client", "rskv/daemon", "rskv/ioring/iotest"}, // a daemon in tests of clients
+	"rskv/client/cookbook":           {},                                                   // a test
+	"rskv/client/cookbook/...":       {"rskv/client"},
 	"rskv/ipc":                       {},
 	"rskv/daemon/rskvd":              {"rskv/daemon", "rskv/engine", "rskv/ioring"}, // the offline commands read a store without a daemon
 	"rskv/daemon":                    {"rskv/ipc", "rskv/engine", "rskv/ioring", "rskv/daemon/admin"},
