@@ -142,6 +142,7 @@ func Run(ctx context.Context, cfg Config, env Environment) error {
 	s.health.enter(stopping)
 	manager.send("STOPPING", "finishing requests")
 	err = errors.Join(err, s.drain())
+	s.lastCommit(manager, progressTold)
 	end()
 	others.Wait()
 	manager.send("", "closing the store")

@@ -4,14 +4,20 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
+	"time"
 )
 
 // journalSocket is where systemd's journal takes entries with fields.
 const journalSocket = "/run/systemd/journal/socket"
+
+// journalMax is how long the journal may take to take a line.
+const journalMax = time.Second
 
 // journalPrefix begins the name of every field that comes from a log line's
 // attributes: `journalctl RSKV_UID=1000` finds what one user did.
@@ -54,10 +60,12 @@ func (j *journal) Handle(ctx context.Context, r slog.Record) error {
 	appendField(&entry, "SYSLOG_IDENTIFIER", serverName)
 	entry.Write(j.fields)
 	entry.Write(fields.Bytes())
-	if _, err := j.conn.Write(entry.Bytes()); err != nil {
-		return j.text.Handle(ctx, r)
+	_ = j.conn.SetWriteDeadline(time.Now().Add(journalMax))
+	_, err := j.conn.Write(entry.Bytes())
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil // a journal that hangs has stderr too: the line is lost
 	}
-	return nil
+	return j.text.Handle(ctx, r)
 }
 
 func (j *journal) WithAttrs(attrs []slog.Attr) slog.Handler {

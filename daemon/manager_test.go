@@ -17,6 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"rskv/engine"
+	"rskv/ioring"
+	"rskv/ioring/iotest"
 )
 
 // mailbox is a datagram socket as service managers and the journal have it.
@@ -147,6 +149,55 @@ func TestManager_Progress(t *testing.T) {
 	require.EqualValues(t, 2<<30, s.status().(status).Done)
 }
 
+// TestManager_Busy: a daemon that waits for ever for a service manager that takes
+// no more words.
+func TestManager_Busy(t *testing.T) {
+	_, path := mailbox(t)
+	n, err := newNotifier(path)
+	require.NoError(t, err)
+	defer n.close()
+	begin := time.Now()
+	for time.Since(begin) < tellMax/2 { // until its mailbox is full, and once more
+		n.send("", "nobody reads this")
+	}
+	require.Less(t, time.Since(begin), tellMax+patience)
+}
+
+// TestManager_LastCommit: a daemon that is killed while it still writes what
+// clients were told is stored.
+func TestManager_LastCommit(t *testing.T) {
+	box, path := mailbox(t)
+	n, err := newNotifier(path)
+	require.NoError(t, err)
+	defer n.close()
+	cfg := testConfig(t)
+	cfg.CommitInterval = 0
+	fault := iotest.NewFault(iotest.NewMem(iotest.MemOptions{SegmentSize: cfg.SegmentSize}), 1)
+	s := newServer(cfg, nil)
+	require.NoError(t, s.openStore(cfg, fault, nil))
+	session := s.store.NewSession()
+	for i := range 20 {
+		require.NoError(t, session.Put(fmt.Appendf(nil, "key%d", i), make([]byte, 500_000)))
+	}
+	session.Close()
+	fault.Inject(iotest.Rule{Kind: ioring.Write, Delay: 50 * time.Millisecond})
+	told, heard := "", make(chan struct{})
+	go func() {
+		defer close(heard)
+		for text := letter(box, patience); text != "" && text != "STATUS=end\n"; text = letter(box, patience) {
+			told += text
+		}
+	}()
+	s.lastCommit(n, 5*time.Millisecond)
+	n.send("", "end")
+	<-heard
+	require.Regexp(t, `STATUS=writing what is in memory: [1-9]\d* of \d+ MiB, \d+ %\n`, told)
+	require.Contains(t, told, "EXTEND_TIMEOUT_USEC=120000000\n")
+	st := s.store.Stats()
+	require.Equal(t, st.Version, st.Durable)
+	require.NoError(t, s.closeStore())
+}
+
 // TestFromManager: words to another process that are taken for ours, and
 // nonsense that is passed over.
 func TestFromManager(t *testing.T) {
@@ -190,4 +241,17 @@ func TestJournal(t *testing.T) {
 	log.With("uid", 1).Error("gone", "a", "b")
 	require.Contains(t, stderr.String(), "level=ERROR msg=gone uid=1 a=b")
 	require.Nil(t, newJournal(path+"none", slog.LevelInfo, &stderr))
+}
+
+// TestJournal_Hangs: a daemon that stands still because nobody takes its log.
+func TestJournal_Hangs(t *testing.T) {
+	_, path := mailbox(t)
+	var stderr bytes.Buffer
+	log := slog.New(newJournal(path, slog.LevelInfo, &stderr))
+	begin := time.Now()
+	for time.Since(begin) < journalMax {
+		log.Info("nobody reads this")
+	}
+	require.Less(t, time.Since(begin), journalMax+patience)
+	require.Empty(t, stderr.String(), "stderr is the journal's too")
 }

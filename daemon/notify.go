@@ -20,6 +20,8 @@ const (
 	// progressGrace is how long the service manager is asked to wait for the
 	// next word. One step that is silent for longer would be a hang.
 	progressGrace = 2 * time.Minute
+	// tellMax is how long the service manager may take to take a word.
+	tellMax = 2 * time.Second
 )
 
 // notifier tells the service manager what the daemon is doing, by the protocol
@@ -49,10 +51,11 @@ func (n notifier) send(state, status string) {
 	n.tell(state+"=1", "STATUS="+status)
 }
 
-// tell sends lines as they are. The service manager may ignore them or be gone:
-// neither is this daemon's trouble.
+// tell sends lines as they are. The service manager may ignore them, be gone, or
+// be too busy to take them for tellMax: none of it is this daemon's trouble.
 func (n notifier) tell(lines ...string) {
 	if n.conn != nil {
+		_ = n.conn.SetWriteDeadline(time.Now().Add(tellMax))
 		_, _ = n.conn.Write([]byte(strings.Join(lines, "\n") + "\n"))
 	}
 }
@@ -82,6 +85,37 @@ func (s *server) opening(n notifier) func(engine.Progress) {
 		}
 	}
 }
+
+// lastCommit brings everything to stable storage before the store is closed. As
+// long as that gets on it says how far it is, every so often, and asks the service
+// manager for more time: much memory and a slow disk can take longer than
+// TimeoutStopSec. What goes wrong the store says again when it is closed.
+func (s *server) lastCommit(n notifier, every time.Duration) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = s.store.Sync(context.Background())
+	}()
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	first := s.store.Stats()
+	for before := first.LogFlushed; ; {
+		select {
+		case <-done:
+			return
+		case <-ticker.C:
+		}
+		now := s.store.Stats()
+		p := engine.Progress{Stage: stageFlush, Done: now.LogFlushed - first.LogFlushed, Total: max(now.LogTail-first.LogFlushed, 1)}
+		if n.tell("STATUS=" + describe(p)); now.LogFlushed > before {
+			n.tell(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", progressGrace.Microseconds()))
+			before = now.LogFlushed
+		}
+	}
+}
+
+// stageFlush is what lastCommit does, in the words of those who open a store.
+const stageFlush engine.Stage = "writing what is in memory"
 
 // watch tells the service manager that the daemon is well as long as it answers
 // a request of its own, until ctx ends. every is the time after which it will be
