@@ -31,7 +31,7 @@ INTO = $(DESTDIR)$(PREFIX)
 PROGRAMS := ./daemon/rskvd ./client/rskv ./bench/rskv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-portable race check workflows quality audit coverage tools dev pre-commit fuzz crash sim soak python node run demo bench bench-quick bench-threads bench-concurrency docs share install package pack container clean
+.PHONY: help build test test-portable race check workflows quality audit coverage tools dev pre-commit fuzz crash sim soak python node run demo bench bench-quick bench-metrics bench-threads bench-concurrency docs share install package pack container clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -126,6 +126,10 @@ soak: build ## update and delete for SOAK (2m) and watch disk, memory and index 
 
 bench-quick: build ## the first figures beside redis-server and fio, in about three minutes
 	bin/rskv-bench quick $(BENCHFLAGS)
+
+bench-metrics: build ## what counting for metrics costs; it may be 2 %
+	CGO_ENABLED=0 $(GO) build -trimpath -tags giouring,nometrics -ldflags='-checklinkname=0 $(STAMP)' -o bin/rskvd-nometrics ./daemon/rskvd
+	bin/rskv-bench run metrics $(BENCHFLAGS)
 
 bench-threads: build ## 1 to 32 threads, with the efficiency of scaling
 	bin/rskv-bench run threads $(BENCHFLAGS)

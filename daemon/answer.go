@@ -152,6 +152,7 @@ var codes = []struct {
 	{engine.ErrClosed, ipc.CodeShuttingDown},
 	{engine.ErrCorrupt, ipc.CodeCorrupt},
 	{engine.ErrIO, ipc.CodeIO},
+	{engine.ErrBadTTL, ipc.CodeBadRequest},
 	{engine.ErrBadCheckpoint, ipc.CodeBadRequest},
 	{engine.ErrNoTask, ipc.CodeBadRequest},
 	{engine.ErrTaskFixed, ipc.CodeBadRequest},

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"rskv/engine"
 	"rskv/ipc"
 )
 
@@ -77,5 +79,37 @@ func benchGets(b *testing.B, d *running, seed, rounds, depth, answer int) {
 			b.Error(err)
 			return
 		}
+	}
+}
+
+// BenchmarkCounting is everything that a request does for metrics only, in bursts
+// of several lengths and on two connections at a time: what of BenchmarkGet at the
+// same depth is their price.
+func BenchmarkCounting(b *testing.B) {
+	for _, depth := range []int{1, 16, 128} {
+		b.Run(fmt.Sprintf("burst=%d", depth), func(b *testing.B) {
+			b.ReportAllocs()
+			s := newServer(Defaults(), nil)
+			var wg sync.WaitGroup
+			for range 2 {
+				wg.Go(func() {
+					c := &conn{server: s}
+					k, op := call{method: ipc.MethodGet}, engine.Op{Found: true}
+					for range b.N/2/depth + 1 {
+						c.began = c.beganAt()
+						count(&s.count.bytesIn, 1)
+						for range depth {
+							c.batch.counts.request(k.method)
+							c.batch.counts.end(k.method, outcomeOf(&k, &op))
+							c.finished(&k)
+						}
+						s.count.tally(&c.batch.counts)
+						count(&s.count.bytesOut, 1)
+						c.timeBurst()
+					}
+				})
+			}
+			wg.Wait()
+		})
 	}
 }

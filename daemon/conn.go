@@ -116,8 +116,8 @@ func (c *conn) serve() {
 func (c *conn) consume() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.began = c.server.now()
 	c.watch()
+	c.began = c.beganAt()
 	goOn := c.takeUp()
 	c.note()
 	c.run()

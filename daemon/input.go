@@ -76,7 +76,7 @@ func (c *conn) fill() bool {
 		n, err := c.socket.Read(in.buf[in.end:])
 		in.end += n
 		in.filled = in.end == len(in.buf)
-		c.server.count.bytesIn.Add(uint64(n))
+		count(&c.server.count.bytesIn, n)
 		if n > 0 {
 			return true
 		}

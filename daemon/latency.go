@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"rskv/ioring"
 	"rskv/ipc"
 )
 
@@ -106,6 +107,14 @@ func (l *latency) load() (counts [latencySteps]uint64) {
 // now is the daemon's clock, in nanoseconds since it started.
 func (s *server) now() int64 { return int64(time.Since(s.started)) }
 
+// beganAt is the time at which a burst is taken up, for who asks how long it took.
+func (c *conn) beganAt() int64 {
+	if !ioring.Counting && !c.watched && c.rate == 0 {
+		return 0
+	}
+	return c.server.now()
+}
+
 // promptKind is what a method is counted as when it did not wait: a table, since
 // it is looked at for each request.
 var promptKind = func() (kinds [methodCount]timedKind) {
@@ -120,6 +129,9 @@ var promptKind = func() (kinds [methodCount]timedKind) {
 // finished takes note of a request that was carried out: with its burst, or by
 // itself if it had to wait. Small enough to be inlined.
 func (c *conn) finished(k *call) {
+	if !ioring.Counting {
+		return
+	}
 	if k.parked {
 		c.finishedLate(k)
 		return

@@ -81,6 +81,7 @@ var metrics = []metric{
 	{"engine_writes_in_place", "writes_total", `how="in_place"`, admin.Counter, 1, "Writes by how they were done."},
 	{"engine_writes_appended", "writes_total", `how="appended"`, admin.Counter, 1, "Writes by how they were done."},
 	{"engine_retries", "retries_total", "", admin.Counter, 1, "Operations tried again because another was faster."},
+	{"engine_expired", "expired_total", "", admin.Counter, 1, "Records met that had expired."},
 	{"engine_space_waits", "space_waits_total", "", admin.Counter, 1, "Times a write waited for memory in the log."},
 	{"engine_cold_reads", "cold_reads_total", "", admin.Counter, 1, "Records read from disk."},
 	{"engine_cold_bytes", "cold_read_bytes_total", "", admin.Counter, 1, "Bytes of records read from disk."},

@@ -167,7 +167,7 @@ func (c *conn) sendNow(answers []byte) (int, error) {
 	}
 	switch o.tryErr {
 	case nil:
-		c.server.count.bytesOut.Add(uint64(o.trySent))
+		count(&c.server.count.bytesOut, o.trySent)
 		return o.trySent, nil
 	case unix.EAGAIN, unix.EINTR:
 		return 0, nil
@@ -213,7 +213,7 @@ func (c *conn) sendSlowly(answers []byte) error {
 		_ = c.socket.SetWriteDeadline(deadline)
 		piece := answers[:min(len(answers), readBytes)]
 		n, err := c.socket.Write(piece)
-		c.server.count.bytesOut.Add(uint64(n))
+		count(&c.server.count.bytesOut, n)
 		if err != nil && n == 0 {
 			c.server.count.timeouts.Add(1)
 			return err

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 )
+
+var pagePicture = flag.String("page.picture", "", "where TestAdmin_Page puts a picture of the page, a PNG; empty: nowhere")
 
 // TestAdmin_Page: a page that is blank, throws an error, or does not follow the
 // daemon. It is loaded by a browser, and what that has made of it is looked at.
@@ -28,9 +31,10 @@ func TestAdmin_Page(t *testing.T) {
 	require.NoError(t, port.Close())
 	d := start(t, func(c *Config) { c.AdminListen = address })
 	w := d.dial()
-	for i := range 1000 {
-		w.want(true, "put", fmt.Sprintf("key%d", i), make([]byte, 1000))
+	for i := range 60_000 { // more than its memory, and some of it again and again
+		w.want(true, "put", fmt.Sprintf("key%d", i%50_000), make([]byte, 1000))
 	}
+	require.Empty(t, w.ask("checkpoint").code)
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -39,7 +43,10 @@ func TestAdmin_Page(t *testing.T) {
 			case <-stop:
 				return
 			case <-time.After(time.Millisecond):
-				w.want(true, "put", "key0", make([]byte, 1000))
+				for i := range 20 {
+					w.want(true, "put", fmt.Sprintf("key%d", i*7), make([]byte, 1000))
+					w.ask("get", fmt.Sprintf("key%d", i*2600))
+				}
 			}
 		}
 	}()
@@ -48,12 +55,18 @@ func TestAdmin_Page(t *testing.T) {
 	defer os.RemoveAll(profile)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-		"--user-data-dir="+profile, "--virtual-time-budget=5000", "--dump-dom", "http://"+address+"/")
-	// The browser is several processes: all of them end with it.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	dom, err := cmd.Output()
+	browse := func(what ...string) ([]byte, error) {
+		cmd := exec.CommandContext(ctx, browser, append([]string{"--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+			"--user-data-dir=" + profile, "--hide-scrollbars", "http://" + address + "/"}, what...)...)
+		// The browser is several processes: all of them end with it.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+		return cmd.Output()
+	}
+	dom, err := browse("--virtual-time-budget=5000", "--dump-dom")
+	if err == nil && *pagePicture != "" {
+		_, err = browse("--virtual-time-budget=20000", "--window-size=1240,1500", "--screenshot="+*pagePicture)
+	}
 	close(stop)
 	<-stopped
 	require.NoError(t, err)
@@ -63,8 +76,8 @@ func TestAdmin_Page(t *testing.T) {
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, n, 3, "the page does not follow the daemon")
 	for _, want := range []string{
-		`class="badge good">serving<`, `<b>1000</b><span>keys</span>`, `fill="var\(--(frozen|mutable)\)"`,
-		`<td>writes, in memory</td><td>[0-9.]+</td><td>[0-9.]+ µs`, `head`, `stroke="var\(--write\)"`,
+		`class="badge good">serving<`, `<b>50.0k</b><span>keys</span>`, `fill="var\(--(frozen|mutable)\)"`,
+		`<td>writes, in memory</td><td>[0-9.]+</td><td>[0-9.]+ µs`, `head`, `of the log is live`, `compaction begins below 50 % live`, `stroke="var\(--write\)"`,
 	} {
 		require.True(t, regexp.MustCompile(want).Match(dom), "the page does not have %s", want)
 	}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"rskv/ioring"
 	"rskv/ipc"
 )
 
@@ -44,6 +45,13 @@ func (n *counters) refuse(code ipc.Code) {
 	}
 }
 
+// count adds to a counter that only metrics show.
+func count(of *atomic.Uint64, n int) {
+	if ioring.Counting {
+		of.Add(uint64(n))
+	}
+}
+
 // methodCounts is what a connection has counted by itself since the last tally,
 // by method.
 type methodCounts struct {
@@ -54,12 +62,18 @@ type methodCounts struct {
 
 // request counts one as it is taken up.
 func (b *methodCounts) request(m ipc.Method) {
+	if !ioring.Counting {
+		return
+	}
 	b.touched |= 1 << m
 	b.requests[m]++
 }
 
 // end counts an operation that is done.
 func (b *methodCounts) end(m ipc.Method, o outcome) {
+	if !ioring.Counting {
+		return
+	}
 	b.touched |= 1 << m
 	b.ended[m][o]++
 }

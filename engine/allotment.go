@@ -63,7 +63,11 @@ func (s *Session) appends(op *Op, a record.Addr) int {
 	switch {
 	case op.Err != nil || a >= s.ro:
 	case op.Kind == OpPut && op.If == Always && len(op.Value) <= s.store.inline:
-		return record.SizeFor(len(op.Key), len(op.Value))
+		n := len(op.Value)
+		if op.TTL != 0 {
+			n += record.ExpirySize
+		}
+		return record.SizeFor(len(op.Key), n)
 	case op.Kind == OpAdd && a >= s.mem:
 		return record.SizeFor(len(op.Key), 8)
 	}

@@ -201,20 +201,20 @@ func (s *Session) drive(op *Op, hash uint64, out outcome, at *place) outcome {
 func (s *Session) carryOut(op *Op, hash uint64, at *place) (done bool) {
 	p := &s.plan
 	if op.Kind == OpUpdate {
-		p.value, p.verdict = s.compute(op, p.seen.found, p.seen.value)
+		p.value, p.verdict = s.compute(op, &p.seen)
 	}
 	if !p.blind && p.verdict == Keep {
 		return true
 	}
-	value, kind := p.value, kindOf(p.verdict)
-	if kind == record.Value && len(value) > s.store.inline {
+	value, chunks := p.value, p.verdict == Replace && len(p.value) > s.store.inline
+	if chunks {
 		list, err := s.writeChunks(op.Key, value)
 		defer s.unlinked.Store(0)
 		if err != nil {
 			op.Err = err
 			return true
 		}
-		value, kind = list, record.Big
+		value = list
 	}
 	for {
 		if err := s.enter(true); err != nil {
@@ -226,12 +226,16 @@ func (s *Session) carryOut(op *Op, hash uint64, at *place) (done bool) {
 			op.Err = s.store.Err()
 			return true
 		}
+		c := s.contentOf(op, &p.seen, value, p.verdict)
+		if chunks {
+			c.kind = record.Big
+		}
 		var out outcome
 		changed := false
 		if p.blind {
-			out = s.putRecord(op, hash, at, value, kind)
+			out = s.putRecord(op, hash, at, &c)
 		} else {
-			out, changed = s.publish(op, hash, at, &p.seen, value, kind)
+			out, changed = s.publish(op, hash, at, &p.seen, &c)
 		}
 		if out == finished && !changed {
 			s.counted = op.Number

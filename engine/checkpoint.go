@@ -11,6 +11,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"rskv/engine/internal/manifest"
 	"rskv/engine/internal/record"
 	"rskv/ioring"
 )
@@ -140,7 +141,7 @@ func (c *CheckpointInfo) encode() []byte {
 	le := binary.LittleEndian
 	b := make([]byte, checkpointFixed, checkpointFixed+len(c.Cookie)+len(c.counts)+8)
 	copy(b, checkpointMagic)
-	le.PutUint32(b[8:], 1)
+	le.PutUint32(b[8:], manifest.Version)
 	le.PutUint32(b[12:], uint32(c.Kind))
 	le.PutUint64(b[16:], c.Version)
 	le.PutUint64(b[24:], uint64(c.Time.UnixMilli()))
@@ -162,7 +163,7 @@ func decodeCheckpoint(b []byte) (c CheckpointInfo, err error) {
 	if len(b) < checkpointFixed+8 || string(b[:8]) != checkpointMagic {
 		return c, errors.New("not a checkpoint")
 	}
-	if v := le.Uint32(b[8:]); v != 1 {
+	if v := le.Uint32(b[8:]); !manifest.Readable(v) {
 		return c, fmt.Errorf("%w %d", ErrFormat, v)
 	}
 	body := b[:len(b)-8]

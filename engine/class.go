@@ -50,6 +50,7 @@ var classes = []struct {
 	{ErrKeyTooLarge, ClassUser},
 	{ErrValueTooLarge, ClassUser},
 	{ErrBadOp, ClassUser},
+	{ErrBadTTL, ClassUser},
 	{ErrBadCheckpoint, ClassUser},
 	{ErrLedgerUnknown, ClassUser},
 	{ErrMemoryTooSmall, ClassUser},

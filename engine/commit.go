@@ -30,10 +30,17 @@ const (
 	commitSyncing                     // the group is written, its sync is under way
 )
 
-// commitPayload is the size of the commit record's payload: see FORMAT.md.
-const commitPayload = 72
+// commitPayload is the size of the commit record's payload without the ledgers, and
+// of one of format version 1: see FORMAT.md.
+const (
+	commitPayload  = 88
+	commitPayload1 = 72
+)
 
-const commitMagic = "rskvCMIT"
+const (
+	commitMagic  = "rskvCMT2"
+	commitMagic1 = "rskvCMIT"
+)
 
 // waiter is told about the commit that covers what it has written.
 type waiter func(commitResult)
@@ -270,7 +277,7 @@ func (c *committer) encode(version uint64, changed int) {
 	le.PutUint64(b[40:], uint64(c.keys))
 	le.PutUint32(b[48:], uint32(s.index.Bits()))
 	le.PutUint32(b[52:], uint32(changed))
-	le.PutUint64(b[56:], uint64(s.opt.Clock.Wall()))
+	le.PutUint64(b[56:], uint64(s.clock.now()))
 	c.bytes = s.liveBytes.Load()
 	le.PutUint64(b[64:], uint64(c.bytes))
 }

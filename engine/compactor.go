@@ -333,6 +333,7 @@ func (c *compactor) siftPage(page []byte, span manifest.Span, from record.Addr) 
 	filling := c.state == compactFilling
 	units := record.Addr(s.opt.PageSize / record.Unit)
 	base := from &^ (units - 1)
+	now := s.clock.now()
 	check := pageCheck{seed: s.seedAt(span.Start), damaged: damagedLog}
 	check.record = func(r *logRecord) error {
 		if !r.isUser() {
@@ -341,7 +342,7 @@ func (c *compactor) siftPage(page []byte, span manifest.Span, from record.Addr) 
 		key := r.key()
 		hash := record.Hash(s.seed, key)
 		if filling {
-			v.fill(hash, key, r.addr, record.KindOf(r.w1) == record.Tombstone)
+			v.fill(hash, key, r.addr, record.KindOf(r.w1) == record.Tombstone || r.expired(now))
 		} else {
 			v.strike(hash, key)
 		}
@@ -473,10 +474,11 @@ func (c *compactor) nextPage() (ready bool, err error) {
 	units := record.Addr(c.store.opt.PageSize / record.Unit)
 	base := from &^ (units - 1)
 	c.found, c.next = c.found[:0], 0
+	now := c.store.clock.now()
 	check := pageCheck{
 		seed: c.store.seedAt(span.Start),
 		record: func(r *logRecord) error {
-			if r.isUser() && record.KindOf(r.w1) != record.Tombstone && c.mayLive(r) ||
+			if r.isUser() && record.KindOf(r.w1) != record.Tombstone && !r.expired(now) && c.mayLive(r) ||
 				record.KindOf(r.w1) == record.System && record.KeyLen(r.w0) == record.TypeChunk {
 				c.found = append(c.found, uint32(r.addr-base))
 			}

@@ -27,6 +27,7 @@
 //     are in it.
 //   - A value that does not verify is an error, never an answer. Damage below
 //     what was known to be durable keeps the store from opening, with the place.
+//   - What has expired is gone at once, for everybody and for good, see expiry.go.
 //   - Memory is what Options.Memory says, outside the Go heap, plus what answers
 //     and sessions hold.
 //   - Reads never wait for commits or checkpoints; writes wait for the moment of
@@ -44,6 +45,7 @@
 //	store.go       Open and Close, the stages of each
 //	session.go     a caller's way in: sections, the door, the blocking methods
 //	op.go          operations and their answers
+//	expiry.go      keys that are gone after a time; clock.go by which time
 //	batch.go       Start: groups of operations in one section
 //	pipeline.go    the stages of a group, which hide the memory's latency
 //	allotment.go   room at the tail for what a group appends

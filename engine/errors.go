@@ -25,6 +25,8 @@ var (
 	ErrKeyTooLarge   = errors.New("key is too large")
 	ErrValueTooLarge = errors.New("value is too large")
 	ErrBadOp         = errors.New("unknown operation")
+	// ErrBadTTL: a time to live is below 0 or above MaxTTL, or the operation has none.
+	ErrBadTTL = errors.New("time to live is out of range")
 )
 
 // States of the store.

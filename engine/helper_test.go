@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -71,6 +72,35 @@ func waitFor(t testing.TB, what string, done <-chan struct{}) {
 	case <-time.After(20 * time.Second):
 		t.Fatalf("%s does not come to an end", what)
 	}
+}
+
+// testClock is a clock that moves when it is told to.
+type testClock struct {
+	wall atomic.Int64           // ms since 1970
+	mono atomic.Int64           // ns
+	look atomic.Pointer[func()] // called before each look at the monotonic clock, if set
+}
+
+func newTestClock() *testClock {
+	c := &testClock{}
+	c.wall.Store(1_700_000_000_000)
+	c.mono.Store(1)
+	return c
+}
+
+func (c *testClock) Wall() int64 { return c.wall.Load() }
+
+func (c *testClock) Monotonic() int64 {
+	if look := c.look.Load(); look != nil {
+		(*look)()
+	}
+	return c.mono.Load()
+}
+
+// move lets so many ms pass.
+func (c *testClock) move(ms int64) {
+	c.wall.Add(ms)
+	c.mono.Add(ms * int64(time.Millisecond))
 }
 
 // background runs f on a goroutine of its own and returns what is closed after.
@@ -201,10 +231,12 @@ func checkChain(t testing.TB, s *Store, enter, exit func(), entry uint64) (live 
 		}
 		if own == entry && w1&record.Invalid == 0 && !seen[key] {
 			seen[key] = true
-			if record.KindOf(w1) != record.Tombstone {
+			expiry := record.ExpiryOf(image, w0, w1)
+			expired := expiry != 0 && expiry <= s.clock.now()
+			if record.KindOf(w1) != record.Tombstone && !expired {
 				live++
 			}
-			if record.KindOf(w1) == record.Big {
+			if record.KindOf(w1) == record.Big && !expired {
 				checkChunkList(t, s, record.ValueOf(image, w0, w1))
 			}
 		}

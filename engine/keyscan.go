@@ -22,6 +22,9 @@ import (
 // is needed for what has been returned, and between two pages there is nothing
 // but the cursor.
 //
+// What has expired is not returned, but for one case: the key was given longer to
+// live, above the cut. Then it is asked for whether it is there now.
+//
 // Compaction copies records over the cut and makes the log begin later. It waits
 // for scans for a while, see scanHolds; a scan that stands below the new begin
 // gets ErrCursor, since keys it has not met yet have left for above the cut.
@@ -370,9 +373,21 @@ func (k *keyScan) lookUp(more func() int, each func(*logRecord) error) error {
 			return err
 		}
 	}
+	now := k.s.clock.now()
 	for i := range k.found {
 		if !k.ops[i].Found {
 			continue
+		}
+		if k.found[i].expired(now) {
+			if !k.ops[i].NewAbsent {
+				continue
+			}
+			if there, err := k.session.Exists(k.found[i].key()); err != nil || !there {
+				if err != nil {
+					return err
+				}
+				continue
+			}
 		}
 		if more() <= 0 {
 			k.at, k.ended = k.found[i].addr, false

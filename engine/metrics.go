@@ -48,6 +48,7 @@ type Stats struct {
 	Appended   uint64 `json:"writes_appended"`
 	Retries    uint64 `json:"retries"`
 	SpaceWaits uint64 `json:"space_waits"`
+	Expired    uint64 `json:"expired"` // records met that had expired
 
 	ColdReads  uint64 `json:"cold_reads"` // reads of the device for records
 	ColdBytes  uint64 `json:"cold_bytes"`
@@ -96,6 +97,7 @@ type counters struct {
 	reads, writes     atomic.Uint64
 	inPlace, appended atomic.Uint64
 	retries           atomic.Uint64
+	expired           atomic.Uint64
 	spaceWaits        atomic.Uint64
 	coldReads         atomic.Uint64
 	coldBytes         atomic.Uint64
@@ -141,6 +143,7 @@ type tally struct {
 	inPlace, appended, retries uint64
 	hot                        uint64 // reads that no batch counts
 	moved                      uint64 // bytes that compaction has copied
+	expired                    uint64 // records met that had expired
 }
 
 // hotFlush is how many single reads a session counts for itself before it adds
@@ -148,6 +151,10 @@ type tally struct {
 const hotFlush = 64
 
 func (t *tally) flush(c *counters, ops []Op) {
+	if !ioring.Counting {
+		*t = tally{}
+		return
+	}
 	reads, writes := t.hot, uint64(0)
 	for i := range ops {
 		switch kind := ops[i].Kind; {
@@ -165,6 +172,9 @@ func (t *tally) flush(c *counters, ops []Op) {
 	}
 	if t.moved > 0 {
 		c.moved.Add(t.moved)
+	}
+	if t.expired > 0 {
+		c.expired.Add(t.expired)
 	}
 	if t.inPlace > 0 {
 		c.inPlace.Add(t.inPlace)
@@ -192,7 +202,7 @@ func (s *Store) Stats() Stats {
 		Reads: c.reads.Load(), Writes: c.writes.Load(), InPlace: c.inPlace.Load(), Appended: c.appended.Load(),
 		Retries: c.retries.Load(), SpaceWaits: c.spaceWaits.Load(),
 		ColdReads: c.coldReads.Load(), ColdBytes: c.coldBytes.Load(), ReadErrors: c.readErrors.Load(), Corrupt: c.corrupt.Load(),
-		LogAppended: s.log.Appended(), Warmed: c.warmed.Load(), Commits: c.commits.Load(), Sessions: s.ledgers.size(),
+		Expired: c.expired.Load(), LogAppended: s.log.Appended(), Warmed: c.warmed.Load(), Commits: c.commits.Load(), Sessions: s.ledgers.size(),
 		Checkpoints: c.checkpoints.Load(), CheckpointErr: c.checkpointsFailed.Load(),
 		ReplayBytes: s.log.Durable().Bytes() - record.Addr(c.replayFrom.Load()).Bytes(),
 		DeviceReads: dev.Reads, DeviceWrites: dev.Writes, DeviceRead: dev.ReadBytes, DeviceWritten: dev.WriteBytes,

@@ -79,6 +79,21 @@ func TestModel_Reordered(t *testing.T) {
 	})
 }
 
+// TestModel_Expiry: the same where keys expire, by a clock that moves only while
+// no operation is under way, so that every answer is known to the millisecond.
+func TestModel_Expiry(t *testing.T) {
+	for _, mode := range []ioring.Mode{ioring.PReadWrite, ioring.URing} {
+		t.Run(fmt.Sprint(mode), func(t *testing.T) {
+			if ok, why := ioring.Probe(); !ok && mode == ioring.URing {
+				t.Skip(why)
+			}
+			dir := t.TempDir()
+			m := &model{clock: newTestClock()}
+			m.run(t, modelBytes(384<<20), func() ioring.Device { return openDevice(t, dir, mode) })
+		})
+	}
+}
+
 func openDevice(t *testing.T, dir string, mode ioring.Mode) ioring.Device {
 	dev, err := ioring.Open(ioring.Options{Dir: dir, Mode: mode, SegmentSize: 16 << 20, BufferBytes: bufferBytes(MemoryMin)})
 	require.NoError(t, err)
@@ -91,7 +106,11 @@ type modelKey struct {
 	present bool
 	parts   []modelPart
 	version uint64 // of the last part ever written
+	expiry  int64  // ms since 1970; 0: none
 }
+
+// there reports whether the key is there at a time.
+func (k *modelKey) there(now int64) bool { return k.present && (k.expiry == 0 || now < k.expiry) }
 
 // modelPart is a piece of a value: its first eight bytes, if it has as many, are
 // the version, the rest follows from name and version.
@@ -151,7 +170,7 @@ func (e *expectation) check(op *Op) error {
 		return fmt.Errorf("%s of %#x: %w", e.what, e.name, op.Err)
 	case op.Found != e.found && !e.any:
 		return fmt.Errorf("%s of %#x: found %t, want %t", e.what, e.name, op.Found, e.found)
-	case op.Int != e.sum && (op.Kind == OpAppend || op.Kind == OpAdd):
+	case op.Int != e.sum && (op.Kind == OpAppend || op.Kind == OpAdd || op.Kind == OpTTL && op.Found):
 		return fmt.Errorf("%s of %#x: %d, want %d", e.what, e.name, op.Int, e.sum)
 	case e.read && e.found && !bytes.Equal(op.Value, e.value):
 		return fmt.Errorf("%s of %#x: %d bytes, want %d; first difference at %d", e.what, e.name,
@@ -178,6 +197,23 @@ type model struct {
 	lengths [modelShared]atomic.Int64 // what was appended to the shared values
 	blind   atomic.Int64              // writes after which Len may be off by one
 	failed  atomic.Bool
+
+	clock   *testClock   // nil: nothing expires
+	time    atomic.Int64 // ms since 1970: what the store's clock should show
+	moving  atomic.Bool  // the clock wants to move: nothing may be pending
+	quiet   sync.RWMutex // held for reading by workers while something may be pending
+	expired atomic.Int64 // keys that have been met expired
+}
+
+// now is the time in ms since 1970; 0 if nothing expires.
+func (m *model) now() int64 {
+	return m.time.Load()
+}
+
+// move lets so many ms pass.
+func (m *model) move(ms int64) {
+	m.clock.move(ms)
+	m.time.Add(ms)
 }
 
 type modelWorker struct {
@@ -198,8 +234,12 @@ func (m *model) fail(err error) {
 }
 
 func runModel(t *testing.T, total int64, device func() ioring.Device) {
+	new(model).run(t, total, device)
+}
+
+func (m *model) run(t *testing.T, total int64, device func() ioring.Device) {
 	seed := newSeed(t)
-	m := &model{t: t}
+	m.t = t
 	for id := range uint64(modelWorkers) {
 		w := &modelWorker{m: m, rng: rand.New(rand.NewPCG(seed, id)), id: id, open: map[uint64]*expectation{}}
 		for i := range uint64(modelHot + modelCold) {
@@ -214,7 +254,16 @@ func runModel(t *testing.T, total int64, device func() ioring.Device) {
 			o.IndexBits = 10 + phase // chains get long, and the index may grow
 			o.CommitInterval = 50 * time.Millisecond
 			o.Memory = MemoryMin + int64(rng.IntN(3))<<20
+			if m.clock != nil {
+				o.Clock = m.clock
+			}
 		})
+		if m.clock != nil {
+			// Where the wall clock has gone back, that of the store stands.
+			m.time.Store(max(m.time.Load(), m.clock.Wall()))
+			require.Equal(t, m.now(), m.store.clock.now())
+			m.move(int64(rng.IntN(3000)))
+		}
 		require.GreaterOrEqual(t, m.store.Recovery().Version, version)
 		m.verify(rng, false)
 		m.phase(total/modelPhases + 1)
@@ -225,7 +274,11 @@ func runModel(t *testing.T, total int64, device func() ioring.Device) {
 		for _, w := range m.workers {
 			keys += w.present()
 		}
-		require.InDelta(t, keys, m.store.Len(), float64(m.blind.Load())+5)
+		if m.clock == nil {
+			require.InDelta(t, keys, m.store.Len(), float64(m.blind.Load())+5)
+		} else {
+			m.checkExpiry(rng, keys)
+		}
 		version = syncStore(t, m.store)
 		st := m.store.Stats()
 		t.Logf("phase %d: %d MiB written, %d keys, version %d, %d in place, %d appended, %d retries, %d cold reads of %d MiB",
@@ -236,6 +289,7 @@ func runModel(t *testing.T, total int64, device func() ioring.Device) {
 		}
 	}
 	require.GreaterOrEqual(t, m.written.Load(), total)
+	require.True(t, m.clock == nil || m.expired.Load() > 0, "nothing has ever expired")
 }
 
 // phase lets the workers write quota bytes while others disturb them.
@@ -250,6 +304,9 @@ func (m *model) phase(quota int64) {
 	}
 	others.Go(func() { m.disturb(stop) })
 	others.Go(func() { m.compact(stop) })
+	if m.clock != nil {
+		others.Go(func() { m.tick(stop) })
+	}
 	for i := range 2 {
 		others.Go(func() { m.watch(uint64(i), stop) })
 	}
@@ -261,6 +318,63 @@ func (m *model) phase(quota int64) {
 	}
 	close(stop)
 	others.Wait()
+}
+
+// tick lets the clock move now and then, while nothing is pending.
+func (m *model) tick(stop <-chan struct{}) {
+	rng := rand.New(rand.NewPCG(uint64(m.written.Load()), 3))
+	for {
+		select {
+		case <-stop:
+			return
+		case <-time.After(2 * time.Millisecond):
+		}
+		m.moving.Store(true)
+		m.quiet.Lock()
+		m.move(1 + int64(rng.IntN(200)))
+		m.moving.Store(false)
+		m.quiet.Unlock()
+	}
+}
+
+// pauseForClock lets the clock move, if it wants to.
+func (w *modelWorker) pauseForClock() {
+	if w.m.moving.Load() {
+		w.drain()
+		w.m.quiet.RUnlock()
+		w.m.quiet.RLock()
+	}
+}
+
+// checkExpiry compares what expiry leaves with what it should: keys of the workers.
+func (m *model) checkExpiry(rng *rand.Rand, keys int64) {
+	count, err := m.store.LenExact(context.Background())
+	require.NoError(m.t, err)
+	n := m.store.NewSession()
+	defer n.Close()
+	shared := int64(0)
+	for i := range modelShared {
+		for _, name := range []string{"sum", "log"} {
+			there, err := n.Exists(fmt.Appendf(nil, "%s %d", name, i))
+			require.NoError(m.t, err)
+			if there {
+				shared++
+			}
+		}
+	}
+	for i := range modelWorkers {
+		there, err := n.Exists(fmt.Appendf(nil, "own %d", i))
+		require.NoError(m.t, err)
+		if there {
+			shared++
+		}
+	}
+	require.Equal(m.t, keys+shared, count.Keys, "keys that a scan finds")
+	// The commit behind this carries the time.
+	require.NoError(m.t, n.Put([]byte("the time"), valueOf(1, rng.Uint64(), 8)))
+	_, err = n.Delete([]byte("the time"))
+	require.NoError(m.t, err)
+	m.clock.wall.Add(int64(rng.IntN(3)-1) * 1_000_000_000)
 }
 
 // disturb commits all the time.
@@ -347,7 +461,7 @@ func (m *model) watch(id uint64, stop <-chan struct{}) {
 
 func (w *modelWorker) present() (n int64) {
 	for _, k := range w.keys {
-		if k.present {
+		if k.there(w.m.now()) {
 			n++
 		}
 	}
@@ -357,7 +471,10 @@ func (w *modelWorker) present() (n int64) {
 // run writes until the quota is used up.
 func (w *modelWorker) run() {
 	defer w.n.Close()
+	w.m.quiet.RLock()
+	defer w.m.quiet.RUnlock()
 	for w.quota > 0 && !w.m.failed.Load() {
+		w.pauseForClock()
 		if w.rng.IntN(3) == 0 {
 			w.async()
 		} else {
@@ -480,7 +597,7 @@ func (m *model) verify(rng *rand.Rand, all bool) {
 				for bytes := 0; i < len(w.keys) && bytes < 1<<20; i += skip {
 					k := w.keys[i]
 					ops = append(ops, Op{Kind: OpGet, Key: k.key()})
-					want = append(want, &expectation{what: "verify", name: k.name, found: k.present, value: k.value(), read: true})
+					want = append(want, &expectation{what: "verify", name: k.name, found: k.there(m.now()), value: k.value(), read: true})
 					bytes += k.size()
 				}
 				n.Do(ops)
@@ -513,10 +630,43 @@ func (w *modelWorker) generate() (ops []Op, want []*expectation) {
 }
 
 func (w *modelWorker) pick() *modelKey {
+	k := w.keys[modelHot+w.rng.IntN(modelCold)]
 	if w.rng.IntN(2) == 0 {
-		return w.keys[w.rng.IntN(modelHot)]
+		k = w.keys[w.rng.IntN(modelHot)]
 	}
-	return w.keys[modelHot+w.rng.IntN(modelCold)]
+	if k.present && !k.there(w.m.now()) {
+		w.m.expired.Add(1)
+		k.remove()
+	}
+	return k
+}
+
+// live gives a key that op stores, or would if it were not refused, a time to live,
+// or none. keeps is whether none means that its expiry stays.
+func (w *modelWorker) live(k *modelKey, op *Op, stored, keeps bool) {
+	if w.m.clock != nil && w.rng.IntN(3) == 0 {
+		op.TTL = 1 + int64(w.rng.IntN(1+w.rng.IntN(3000)))
+	}
+	switch {
+	case !stored:
+	case op.TTL != 0:
+		k.expiry = w.m.now() + op.TTL
+	case !keeps:
+		k.expiry = 0
+	}
+}
+
+// expire changes or asks for the time to live of a key.
+func (w *modelWorker) expire(k *modelKey, op *Op, e *expectation) {
+	if w.rng.IntN(2) == 0 {
+		op.Kind, e.what, e.sum = OpTTL, "ttl", -1
+		if k.expiry != 0 {
+			e.sum = k.expiry - w.m.now()
+		}
+		return
+	}
+	op.Kind, e.what = OpExpire, "expire"
+	w.live(k, op, k.present, false)
 }
 
 // pickSize draws the size of a value: 0 B to 1 MiB, small ones more often.
@@ -541,7 +691,7 @@ func (k *modelKey) renew(size int) []byte {
 	return k.value()
 }
 
-func (k *modelKey) remove() { k.present, k.parts = false, nil }
+func (k *modelKey) remove() { k.present, k.parts, k.expiry = false, nil, 0 }
 
 // operation draws one operation. It returns how many bytes it writes.
 func (w *modelWorker) operation() (op Op, e *expectation, size int) {
@@ -549,6 +699,10 @@ func (w *modelWorker) operation() (op Op, e *expectation, size int) {
 	op.Key = k.key()
 	e = &expectation{name: k.name, found: k.present}
 	single := k.name%4 == 0 // the watchers read it
+	if w.m.clock != nil && w.rng.IntN(8) == 0 {
+		w.expire(k, &op, e)
+		return op, e, 0
+	}
 	switch choice := w.rng.IntN(100); {
 	case choice < 20:
 		op.Kind, e.what, e.read, e.value = OpGet, "get", true, k.value()
@@ -563,18 +717,21 @@ func (w *modelWorker) operation() (op Op, e *expectation, size int) {
 		}
 		op.Kind, e.what, e.found = OpPut, "put", true
 		op.Value = k.renew(w.pickSize(k))
+		w.live(k, &op, true, false)
 	case choice < 65:
 		op.Kind, op.If, e.what, e.found = OpPut, IfAbsent, "put if absent", !k.present
 		op.Value = []byte("not stored")
 		if !k.present {
 			op.Value = k.renew(w.pickSize(k))
 		}
+		w.live(k, &op, e.found, false)
 	case choice < 70:
 		op.Kind, op.If, e.what = OpPut, IfPresent, "put if present"
 		op.Value = []byte("not stored")
 		if k.present {
 			op.Value = k.renew(w.pickSize(k))
 		}
+		w.live(k, &op, e.found, false)
 	case choice < 74:
 		op.Kind, e.what = OpDelete, "delete"
 		k.remove()
@@ -602,6 +759,7 @@ func (w *modelWorker) compareAndSwap(k *modelKey, op *Op, e *expectation) {
 	if w.rng.IntN(3) == 0 { // the wrong old value
 		e.found = false
 		op.Value = []byte("not stored")
+		w.live(k, op, false, false)
 		switch {
 		case op.OldAbsent:
 			op.OldAbsent, op.Old = false, []byte{}
@@ -618,6 +776,7 @@ func (w *modelWorker) compareAndSwap(k *modelKey, op *Op, e *expectation) {
 		return
 	}
 	op.Value = k.renew(w.pickSize(k))
+	w.live(k, op, true, false)
 }
 
 func (w *modelWorker) grow(k *modelKey, op *Op, e *expectation) {
@@ -633,6 +792,7 @@ func (w *modelWorker) grow(k *modelKey, op *Op, e *expectation) {
 		k.parts = append(k.parts[:len(k.parts):len(k.parts)], part)
 	}
 	e.sum = int64(k.size())
+	w.live(k, op, true, true)
 }
 
 func (w *modelWorker) update(k *modelKey, op *Op, e *expectation) {
@@ -642,6 +802,7 @@ func (w *modelWorker) update(k *modelKey, op *Op, e *expectation) {
 	switch verdict {
 	case Replace:
 		next = k.renew(w.pickSize(k))
+		w.live(k, op, true, true)
 	case Remove:
 		k.remove()
 	}

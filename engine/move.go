@@ -16,6 +16,9 @@ import (
 //	opMove       copy a record to the tail, if it is the newest of its key
 //	opMoveChunk  write a large value anew, if the chunk is a part of it
 //
+// A record that has expired is not moved, nor is a chunk of one: all older ones of
+// its key are below it, and go with it.
+//
 // A record is the newest if no other of its key has a higher address, a tombstone
 // included. The chain is walked from its head down to the record; the copy is
 // published by a compare-and-swap of the very entry the walk began at, so nothing
@@ -101,31 +104,31 @@ func (s *Session) unmoved(p *pendingOp, found bool, fn func(*Op)) {
 	s.resume(p, fresh, fn)
 }
 
-// ownsChunk reports whether the record that an opMoveChunk found, of this kind and
-// content, lists its chunk.
-func (o *Op) ownsChunk(kind record.Kind, content []byte) bool {
-	if kind != record.Big {
+// ownsChunk reports whether the record that an opMoveChunk has seen lists its
+// chunk.
+func (o *Op) ownsChunk(seen *observation) bool {
+	if !seen.found || seen.kind != record.Big {
 		return false
 	}
-	_, chunks, err := chunkList(content)
+	_, chunks, err := chunkList(seen.value)
 	return err == nil && slices.Contains(chunks, o.from())
 }
 
 // weigh is by how many bytes a new record adds to what is live. What it takes the
 // place of is known if it is in memory; on disk it is taken to be as large, or a
 // deleted one of average size: no estimate is worth a read.
-func (s *Session) weigh(key, value []byte, kind record.Kind, at *place, live int64) int64 {
+func (s *Session) weigh(key []byte, c *contents, at *place, live int64) int64 {
 	var n int64
-	switch kind {
+	switch c.kind {
 	case record.Value:
-		n = int64(record.SizeFor(len(key), len(value)))
+		n = int64(c.size(len(key)))
 	case record.Big:
-		n = int64(record.SizeFor(len(key), len(value))) + bigBytes(value, len(key))
+		n = int64(c.size(len(key))) + bigBytes(c.value, len(key))
 	}
 	switch {
 	case at.kind == inMemory:
 		return n - s.weightAt(at, record.Load1(at.ptr))
-	case at.kind == disk && kind == record.Tombstone:
+	case at.kind == disk && c.kind == record.Tombstone:
 		return -s.store.liveBytes.Load() / max(s.store.live.Load(), 1)
 	case at.kind == disk && live == 0:
 		return 0
@@ -134,12 +137,12 @@ func (s *Session) weigh(key, value []byte, kind record.Kind, at *place, live int
 }
 
 // reweigh is by how many bytes a change in place adds to what is live.
-func (s *Session) reweigh(at *place, w1 uint64, kind record.Kind, value []byte) (n int64) {
-	switch kind {
+func (s *Session) reweigh(at *place, w1 uint64, c *contents) (n int64) {
+	switch c.kind {
 	case record.Value:
 		n = int64(record.Size(at.w0, w1))
 	case record.Big:
-		n = int64(record.Size(at.w0, w1)) + bigBytes(value, record.KeyLen(at.w0))
+		n = int64(record.Size(at.w0, w1)) + bigBytes(c.value, record.KeyLen(at.w0))
 	}
 	return n - s.weightAt(at, w1)
 }

@@ -16,8 +16,9 @@ import (
 //
 // The address of the record is in Delta and the cut in Int; the cut is the end of
 // a commit, so that nothing at or below it changes. With Blind records that
-// compaction has moved do not count. Found is the answer. If the log begins above
-// the record by then, there is no saying: ErrCursor.
+// compaction has moved do not count. Found is the answer, and with it NewAbsent
+// whether the key has records above the cut. If the log begins above the record by
+// then, there is no saying: ErrCursor.
 const opNewest = opMoveChunk + 1
 
 // newestRecord makes op the question about the record of key at a.
@@ -28,9 +29,13 @@ func (o *Op) newestRecord(a, cut record.Addr, key []byte) {
 func (o *Op) cut() record.Addr { return record.Addr(o.Int) }
 
 // counts reports whether a record of the key with this word 1 at a makes the one
-// that an opNewest asks about an older one.
+// that an opNewest asks about an older one. It notes those above the cut.
 func (o *Op) counts(a record.Addr, w1 uint64) bool {
-	return a < o.cut() && w1&record.Invalid == 0 && !(o.Blind && w1&record.Moved != 0)
+	if w1&record.Invalid != 0 || o.Blind && w1&record.Moved != 0 {
+		return false
+	}
+	o.NewAbsent = o.NewAbsent || a >= o.cut()
+	return a < o.cut()
 }
 
 // newest carries out an opNewest as far as memory goes.

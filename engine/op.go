@@ -9,6 +9,9 @@ const (
 	OpGet OpKind = iota + 1
 	// OpExists sets Found to whether the key is there.
 	OpExists
+	// OpTTL sets Found to whether the key is there and, if it is, Int to how many
+	// ms it has left, or -1 if it has no expiry.
+	OpTTL
 	// OpPut stores Value under Key, unless If is not met. Found says whether it
 	// was stored. Without If it never reads the disk.
 	OpPut
@@ -29,6 +32,9 @@ const (
 	// be called several times for one Op, never while the engine holds
 	// anything; it must not use the session.
 	OpUpdate
+	// OpExpire gives Key TTL ms to live from now on, or with 0 takes its expiry
+	// away. Found says whether it was there.
+	OpExpire
 	// OpNote does nothing, in its turn: it carries the Number of a write that
 	// was refused before it reached the engine. It has no key.
 	OpNote
@@ -76,8 +82,12 @@ type Op struct {
 	Old   []byte
 	Fn    UpdateFunc
 	Delta int64
+	// TTL is after how many ms the key is to be gone, at most MaxTTL, counted from
+	// when the op takes effect; of an op that stores a value, and of OpExpire. 0:
+	// OpAdd, OpAppend and OpUpdate leave the expiry what it is, the others clear it.
+	TTL int64
 
-	// Int is the answer of OpAdd and OpAppend.
+	// Int is the answer of OpAdd, OpAppend and OpTTL.
 	Int int64
 	// Err is nil or one of the errors of this package, see errors.go.
 	Err error
@@ -87,7 +97,8 @@ type Op struct {
 	// done: see Session.Attach.
 	Number uint64
 
-	state opState
+	expiry int64 // what TTL comes to, if it is known: ms since 1970, may have passed; 0: it is not
+	state  opState
 }
 
 // opState is where an Op stands.
@@ -102,7 +113,7 @@ const (
 func (o *Op) Pending() bool { return o.state == opPending }
 
 // writes reports whether the op may change something.
-func (o *Op) writes() bool { return o.Kind > OpExists && o.Kind < opNewest }
+func (o *Op) writes() bool { return o.Kind > OpTTL && o.Kind < opNewest }
 
 // check validates what does not depend on the store's content.
 func (o *Op) check(maxValue int) error {
@@ -113,10 +124,31 @@ func (o *Op) check(maxValue int) error {
 		return ErrKeyEmpty
 	case len(o.Key) > MaxKey:
 		return ErrKeyTooLarge
-	case o.Kind < OpGet || o.Kind > OpUpdate || o.Kind == OpUpdate && o.Fn == nil:
+	case o.Kind < OpGet || o.Kind > OpExpire || o.Kind == OpUpdate && o.Fn == nil:
 		return ErrBadOp
 	case o.writes() && len(o.Value) > maxValue:
 		return ErrValueTooLarge
+	case o.TTL < 0 || o.TTL > MaxTTL || o.TTL != 0 && !o.takesTTL():
+		return ErrBadTTL
 	}
 	return nil
+}
+
+// setExpiry gives an op that stores a value the expiry of what it stores, 0 for
+// none, in place of a TTL.
+func (o *Op) setExpiry(ms int64) {
+	if o.expiry = ms; ms != 0 {
+		o.TTL = 1
+	}
+}
+
+// takesTTL reports whether a TTL has a meaning for the op.
+func (o *Op) takesTTL() bool {
+	switch o.Kind {
+	case OpPut, OpAdd, OpAppend, OpUpdate, OpExpire:
+		return true
+	case OpCompareAndSwap:
+		return !o.NewAbsent
+	}
+	return false
 }

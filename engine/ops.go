@@ -35,6 +35,7 @@ const (
 	inChunks                  // the value is in chunks, see place
 	callFn                    // OpUpdate: call the function outside, then publish
 	needChunks                // the new value must be written as chunks first
+	tooLate                   // what was relied on has expired: start over
 )
 
 // place is where the walk along a chain ended.
@@ -107,7 +108,7 @@ func (s *Session) attempt(op *Op, hash uint64, at *place) outcome {
 	switch op.Kind {
 	case OpGet:
 		return s.get(op, hash, at)
-	case OpExists:
+	case OpExists, OpTTL:
 		return s.exists(op, hash, at)
 	case OpPut:
 		if op.If == Always {
@@ -144,16 +145,21 @@ func (s *Session) get(op *Op, hash uint64, at *place) outcome {
 		if record.Locked(w1) {
 			continue
 		}
-		switch record.KindOf(w1) {
-		case record.Tombstone:
-			return op.answer(false)
-		case record.Big:
-			seen, ok := s.observe(at)
-			if !ok {
-				continue
+		if w1&record.Expiry != 0 || record.KindOf(w1) != record.Value {
+			switch {
+			case s.dead(at, w1):
+				if record.Load1(at.ptr) != w1 {
+					continue
+				}
+				return op.answer(false)
+			case record.KindOf(w1) == record.Big:
+				seen, ok := s.observe(at)
+				if !ok || !seen.found {
+					continue
+				}
+				s.plan = plan{seen: seen}
+				return inChunks
 			}
-			s.plan = plan{seen: seen}
-			return inChunks
 		}
 		dst := s.room(op, record.ValueLen(w1))
 		record.CopyOut(unsafe.Pointer(unsafe.SliceData(dst)), unsafe.Add(at.ptr, record.ValueOffset(at.w0, w1)), len(dst))
@@ -166,7 +172,7 @@ func (s *Session) get(op *Op, hash uint64, at *place) outcome {
 }
 
 // getHot is the short way to a value in memory that fits dst: the newest record
-// of its chain, not being changed, without an Op. ok is false for everything
+// of its chain, without an expiry and not being changed, without an Op. ok is false for everything
 // else. What counts here is that two lookups of a caller's loop overlap in the
 // processor, so it does nothing but this.
 func (s *Session) getHot(key, dst []byte) (v []byte, ok bool) {
@@ -194,7 +200,7 @@ func (s *Session) getHot(key, dst []byte) (v []byte, ok bool) {
 func copyHot(p unsafe.Pointer, key, dst []byte) ([]byte, bool) {
 	w0, w1 := record.Load0(p), record.Load1(p)
 	n := record.ValueLen(w1)
-	if record.Locked(w1) || w1&record.Invalid != 0 || record.KindOf(w1) != record.Value || n > cap(dst) || n == 0 || !record.KeyEqual(p, w0, key) {
+	if record.Locked(w1) || w1&(record.Invalid|record.Expiry) != 0 || record.KindOf(w1) != record.Value || n > cap(dst) || n == 0 || !record.KeyEqual(p, w0, key) {
 		return nil, false
 	}
 	dst = dst[:n]
@@ -245,7 +251,25 @@ func (s *Session) exists(op *Op, hash uint64, at *place) outcome {
 	case disk:
 		return onDisk
 	}
-	return op.answer(record.KindOf(record.Load1(at.ptr)) != record.Tombstone)
+	for range spinMax {
+		w1 := record.Load1(at.ptr)
+		if record.Locked(w1) {
+			continue
+		}
+		dead, expiry := s.dead(at, w1), expiryAt(at, w1)
+		if record.Load1(at.ptr) == w1 {
+			return s.tell(op, !dead, expiry)
+		}
+	}
+	return again
+}
+
+// tell answers an OpExists or OpTTL.
+func (s *Session) tell(op *Op, found bool, expiry int64) outcome {
+	if found && op.Kind == OpTTL {
+		op.Int = s.ttlOf(expiry)
+	}
+	return op.answer(found)
 }
 
 // put stores without a condition.
@@ -254,13 +278,14 @@ func (s *Session) put(op *Op, hash uint64, at *place) outcome {
 		s.plan = plan{value: op.Value, verdict: Replace, blind: true}
 		return needChunks
 	}
-	return s.putRecord(op, hash, at, op.Value, record.Value)
+	c := s.contentOf(op, &observation{}, op.Value, Replace)
+	return s.putRecord(op, hash, at, &c)
 }
 
-// putRecord stores value, whatever was there: in place where it fits, else at
-// the tail.
-func (s *Session) putRecord(op *Op, hash uint64, at *place, value []byte, kind record.Kind) outcome {
-	size := record.SizeFor(len(op.Key), len(value))
+// putRecord stores c, whatever was there: in place where it fits, else at the
+// tail.
+func (s *Session) putRecord(op *Op, hash uint64, at *place, c *contents) outcome {
+	size := c.size(len(op.Key))
 	for range spinMax {
 		if out, ok := s.findForWrite(op, hash, at); !ok {
 			return out
@@ -269,7 +294,7 @@ func (s *Session) putRecord(op *Op, hash uint64, at *place, value []byte, kind r
 			return again
 		}
 		if at.kind != inMemory || at.addr < s.ro {
-			out, ok := s.append(op.Key, value, kind, at, s.added(at))
+			out, ok := s.append(op.Key, c, at, s.added(at))
 			if ok {
 				return op.answer(true)
 			}
@@ -282,11 +307,11 @@ func (s *Session) putRecord(op *Op, hash uint64, at *place, value []byte, kind r
 		if w1&record.Sealed != 0 || !record.TryLock(at.ptr, w1) {
 			continue
 		}
-		if record.Size(at.w0, w1) == size && w1&record.Expiry == 0 && len(value) <= inPlaceMax {
-			s.overwrite(at, w1, kind, value)
+		if record.Size(at.w0, w1) == size && len(c.value) <= inPlaceMax {
+			s.overwrite(at, w1, c)
 			return op.answer(true)
 		}
-		out, ok := s.replace(op.Key, value, kind, at, w1)
+		out, ok := s.replace(op.Key, c, at, w1)
 		if ok {
 			return op.answer(true)
 		}
@@ -328,37 +353,41 @@ func liveDelta(from, to record.Kind) int64 {
 
 // overwrite changes a latched mutable record in place and releases it. The
 // rounded size stays the same.
-func (s *Session) overwrite(at *place, w1 uint64, kind record.Kind, value []byte) {
-	off := record.HeaderSize + (record.KeyLen(at.w0)+7)&^7
-	s.bytes += s.reweigh(at, w1, kind, value)
-	record.CopyIn(unsafe.Add(at.ptr, off), unsafe.Pointer(unsafe.SliceData(value)), len(value))
-	s.live += liveDelta(record.KindOf(w1), kind)
+func (s *Session) overwrite(at *place, w1 uint64, c *contents) {
+	next := c.word1()
+	s.bytes += s.reweigh(at, w1, c)
+	if c.expiry != 0 {
+		record.StoreExpiry(at.ptr, at.w0, c.expiry)
+	}
+	record.CopyIn(unsafe.Add(at.ptr, record.ValueOffset(at.w0, next)), unsafe.Pointer(unsafe.SliceData(c.value)), len(c.value))
+	s.live += liveDelta(record.KindOf(w1), c.kind)
 	s.tally.inPlace++
-	record.UnlockChanged(at.ptr, w1, record.Word1(kind, len(value), s.mark&w1))
+	record.UnlockChanged(at.ptr, w1, next|s.mark&w1)
 }
 
 // replace appends a newer record for a latched mutable one, seals that, and
 // releases it. ok is false if nothing happened: out then says why, finished
 // meaning that the chain has changed.
-func (s *Session) replace(key, value []byte, kind record.Kind, at *place, w1 uint64) (out outcome, ok bool) {
+func (s *Session) replace(key []byte, c *contents, at *place, w1 uint64) (out outcome, ok bool) {
 	s.mark &= w1 // what a user has written in this commit group stays a change
-	out, ok = s.append(key, value, kind, at, liveDelta(record.KindOf(w1), kind))
-	if ok {
+	out, ok = s.append(key, c, at, liveDelta(record.KindOf(w1), c.kind))
+	if ok || out == tooLate {
 		// The newer record is linked: whoever still holds this one must look again.
 		record.UnlockChanged(at.ptr, w1, w1|record.Sealed)
-		return out, true
+		return out, ok
 	}
 	record.Unlock(at.ptr, w1)
 	return out, false
 }
 
 // append writes a record at the tail and links it as the newest of its chain, if
-// the chain's entry is still the one that was read.
-func (s *Session) append(key, value []byte, kind record.Kind, at *place, live int64) (out outcome, ok bool) {
-	if s.store.room.refuses(s, kind) {
+// the chain's entry is still the one that was read. With tooLate it is linked, but
+// as a tombstone.
+func (s *Session) append(key []byte, c *contents, at *place, live int64) (out outcome, ok bool) {
+	if s.store.room.refuses(s, c.kind) {
 		return noSpace, false
 	}
-	a, p, status := s.allocate(record.SizeFor(len(key), len(value)), at.head)
+	a, p, status := s.allocate(c.size(len(key)), at.head)
 	switch status {
 	case hlog.Again:
 		return again, false
@@ -370,15 +399,31 @@ func (s *Session) append(key, value []byte, kind record.Kind, at *place, live in
 	if prev < record.FirstAddr {
 		prev = 0
 	}
-	w0, w1 := record.Word0(prev, len(key)), record.Word1(kind, len(value), s.mark)
-	record.Write(p, w0, w1, key, value)
+	w0, w1 := record.Word0(prev, len(key)), c.word1()|s.mark
+	shown := w1
+	if c.deadline != 0 {
+		shown = record.Latched(w1)
+	}
+	record.Write(p, w0, shown, key, c.value)
+	if c.expiry != 0 {
+		record.StoreExpiry(p, w0, c.expiry)
+	}
 	if !index.CAS(at.slot, at.entry, a) {
 		record.Store1(p, w1|record.Invalid)
 		return finished, false
 	}
-	s.live += live
-	s.bytes += s.weigh(key, value, kind, at, live)
 	s.tally.appended++
+	if c.deadline != 0 {
+		if s.late(c.deadline) {
+			s.live += live - 1
+			s.bytes += s.weigh(key, &contents{kind: record.Tombstone}, at, live-1)
+			record.UnlockChanged(p, w1, record.Word1(record.Tombstone, len(c.value), c.flags()))
+			return tooLate, false
+		}
+		record.Unlock(p, w1)
+	}
+	s.live += live
+	s.bytes += s.weigh(key, c, at, live)
 	return finished, true
 }
 
@@ -410,11 +455,10 @@ func (s *Session) del(op *Op, hash uint64, at *place) outcome {
 		case s.fuzzy(at):
 			return again
 		case at.kind == disk || at.addr < s.ro:
-			live := int64(-1)
-			if at.kind == inMemory && record.KindOf(record.Load1(at.ptr)) == record.Tombstone {
+			if at.kind == inMemory && s.dead(at, record.Load1(at.ptr)) {
 				return op.answer(false)
 			}
-			out, ok := s.append(op.Key, nil, record.Tombstone, at, live)
+			out, ok := s.append(op.Key, &contents{kind: record.Tombstone}, at, -1)
 			if ok {
 				return op.answer(true)
 			}
@@ -427,7 +471,10 @@ func (s *Session) del(op *Op, hash uint64, at *place) outcome {
 		if record.Locked(w1) || w1&record.Sealed != 0 {
 			continue
 		}
-		if record.KindOf(w1) == record.Tombstone {
+		if s.dead(at, w1) {
+			if record.Load1(at.ptr) != w1 {
+				continue
+			}
 			return op.answer(false)
 		}
 		if record.TryLock(at.ptr, w1) {
@@ -453,8 +500,15 @@ func (s *Session) addInPlace(op *Op, hash uint64, at *place) (out outcome, ok bo
 		if record.KindOf(w1) != record.Value || record.ValueLen(w1) != 8 {
 			return finished, false
 		}
+		if op.TTL != 0 && w1&record.Expiry == 0 {
+			return finished, false
+		}
 		if w1&record.Sealed != 0 || !record.TryLock(at.ptr, w1) {
 			continue
+		}
+		if w1&record.Expiry != 0 && s.late(record.LoadExpiry(at.ptr, at.w0)) {
+			record.Unlock(at.ptr, w1)
+			return finished, false
 		}
 		s.addLocked(op, unsafe.Add(at.ptr, record.ValueOffset(at.w0, w1)), at.ptr, w1)
 		return finished, true
@@ -475,6 +529,9 @@ func (s *Session) addLocked(op *Op, value, p unsafe.Pointer, w1 uint64) {
 	}
 	binary.LittleEndian.PutUint64(b[:], uint64(sum))
 	record.CopyIn(value, unsafe.Pointer(&b), 8)
+	if op.TTL != 0 {
+		record.StoreExpiry(p, record.Load0(p), s.now()+op.TTL)
+	}
 	s.tally.inPlace++
 	record.UnlockChanged(p, w1, w1&^record.Moved)
 	op.Int = sum
@@ -491,13 +548,16 @@ func addInt64(a, b int64) (int64, error) {
 
 // observation is what a read-modify-write has seen and relies on.
 type observation struct {
-	found  bool
-	value  []byte
-	addr   record.Addr // of the record seen in memory, else 0
-	w1     uint64      // its word 1
-	stable bool        // it could not change any more when it was seen
-	above  record.Addr // nothing for the key above this address, if addr is 0
-	begin  record.Addr // of the log when it was seen, if addr is 0
+	found   bool
+	counted bool // the key is counted as a live one, though it may have expired
+	kind    record.Kind
+	value   []byte
+	expiry  int64       // of what was found; 0: none
+	addr    record.Addr // of the record seen in memory, else 0
+	w1      uint64      // its word 1
+	stable  bool        // it could not change any more when it was seen
+	above   record.Addr // nothing for the key above this address, if addr is 0
+	begin   record.Addr // of the log when it was seen, if addr is 0
 }
 
 // plan is a change that needs something done outside of a section before it can
@@ -527,10 +587,10 @@ func (s *Session) modify(op *Op, hash uint64, at *place) outcome {
 			if seen, ok = s.observe(at); !ok {
 				continue
 			}
-			if op.Kind == opMoveChunk && !op.ownsChunk(record.KindOf(seen.w1), seen.value) {
+			if op.Kind == opMoveChunk && !op.ownsChunk(&seen) {
 				return op.answer(false)
 			}
-			if record.KindOf(seen.w1) == record.Big && op.needsValue() {
+			if seen.found && seen.kind == record.Big && op.needsValue() {
 				s.plan = plan{seen: seen}
 				return inChunks
 			}
@@ -539,7 +599,7 @@ func (s *Session) modify(op *Op, hash uint64, at *place) outcome {
 			s.plan = plan{seen: seen}
 			return callFn
 		}
-		value, verdict := s.compute(op, seen.found, seen.value)
+		value, verdict := s.compute(op, &seen)
 		if verdict == Keep {
 			return finished
 		}
@@ -547,19 +607,13 @@ func (s *Session) modify(op *Op, hash uint64, at *place) outcome {
 			s.plan = plan{seen: seen, value: value, verdict: verdict}
 			return needChunks
 		}
-		out, changed := s.publish(op, hash, at, &seen, value, kindOf(verdict))
+		c := s.contentOf(op, &seen, value, verdict)
+		out, changed := s.publish(op, hash, at, &seen, &c)
 		if !changed {
 			return out
 		}
 	}
 	return again
-}
-
-func kindOf(v Verdict) record.Kind {
-	if v == Remove {
-		return record.Tombstone
-	}
-	return record.Value
 }
 
 // needsValue reports whether the op looks at the present value, and not only at
@@ -582,9 +636,10 @@ func (s *Session) observe(at *place) (seen observation, ok bool) {
 		return seen, false
 	}
 	seen.addr, seen.w1, seen.stable = at.addr, w1, at.addr < s.safeRO
-	kind := record.KindOf(w1)
-	seen.found = kind != record.Tombstone
-	if kind == record.Value || kind == record.Big {
+	seen.kind, seen.found = record.KindOf(w1), !s.dead(at, w1)
+	seen.counted = seen.kind != record.Tombstone
+	if seen.found {
+		seen.expiry = expiryAt(at, w1)
 		s.old = grow(s.old, record.ValueLen(w1))
 		record.CopyOut(unsafe.Pointer(unsafe.SliceData(s.old)), unsafe.Add(at.ptr, record.ValueOffset(at.w0, w1)), len(s.old))
 		seen.value = s.old
@@ -602,7 +657,8 @@ func grow(b []byte, n int) []byte {
 
 // compute decides what a read-modify-write does, and fills in its answer. The
 // new value aliases op or the session's next buffer.
-func (s *Session) compute(op *Op, found bool, old []byte) ([]byte, Verdict) {
+func (s *Session) compute(op *Op, seen *observation) ([]byte, Verdict) {
+	found, old := seen.found, seen.value
 	switch op.Kind {
 	case OpPut:
 		op.Found = op.If == Always || found == (op.If == IfPresent)
@@ -620,6 +676,9 @@ func (s *Session) compute(op *Op, found bool, old []byte) ([]byte, Verdict) {
 		case op.Found && found:
 			return nil, Remove
 		}
+	case OpExpire:
+		op.Found = found
+		return old, storeIf(found && (op.TTL != 0 || seen.expiry != 0))
 	case opMoveChunk:
 		op.Found = found
 		return old, storeIf(found)
@@ -676,7 +735,7 @@ func (s *Session) computeAdd(op *Op, found bool, old []byte) ([]byte, Verdict) {
 
 // publish stores the outcome of a read-modify-write if what it relied on still
 // holds. changed tells the caller to observe again.
-func (s *Session) publish(op *Op, hash uint64, at *place, seen *observation, value []byte, kind record.Kind) (out outcome, changed bool) {
+func (s *Session) publish(op *Op, hash uint64, at *place, seen *observation, c *contents) (out outcome, changed bool) {
 	if op.Kind == opMoveChunk {
 		defer func() { s.mark = 0 }()
 	}
@@ -693,20 +752,23 @@ func (s *Session) publish(op *Op, hash uint64, at *place, seen *observation, val
 				return finished, true
 			}
 			before := record.Tombstone
-			if seen.found {
+			if seen.counted {
 				before = record.Value
 			}
-			out, ok = s.append(op.Key, value, kind, at, liveDelta(before, kind))
+			out, ok = s.append(op.Key, c, at, liveDelta(before, c.kind))
 		} else {
 			if at.kind != inMemory || at.addr != seen.addr {
 				return finished, true
 			}
-			if out, ok, changed = s.supersede(op, at, seen, value, kind); changed {
+			if out, ok, changed = s.supersede(op, at, seen, c); changed {
 				return finished, true
 			}
 		}
 		if ok {
 			return finished, false
+		}
+		if out == tooLate {
+			return finished, true
 		}
 		if out != finished {
 			return s.failed(op, out), false
@@ -731,7 +793,7 @@ func (s *Session) nothingAbove(at *place, seen *observation) bool {
 }
 
 // supersede puts a new value in the place of the record that was observed.
-func (s *Session) supersede(op *Op, at *place, seen *observation, value []byte, kind record.Kind) (out outcome, ok, changed bool) {
+func (s *Session) supersede(op *Op, at *place, seen *observation, c *contents) (out outcome, ok, changed bool) {
 	w1 := seen.w1
 	if at.addr < s.ro {
 		if !seen.stable {
@@ -743,17 +805,20 @@ func (s *Session) supersede(op *Op, at *place, seen *observation, value []byte, 
 				return finished, false, true
 			}
 		}
-		out, ok = s.append(op.Key, value, kind, at, liveDelta(record.KindOf(w1), kind))
+		out, ok = s.append(op.Key, c, at, liveDelta(record.KindOf(w1), c.kind))
 		return out, ok, false
 	}
 	if !record.TryLock(at.ptr, w1) {
 		return finished, false, true
 	}
-	if kind == record.Value && len(value) <= inPlaceMax && w1&record.Expiry == 0 &&
-		record.SizeFor(len(op.Key), len(value)) == record.Size(at.w0, w1) {
-		s.overwrite(at, w1, kind, value)
+	if c.kind == record.Value && len(c.value) <= inPlaceMax && c.size(len(op.Key)) == record.Size(at.w0, w1) {
+		if s.late(c.deadline) {
+			record.Unlock(at.ptr, w1)
+			return finished, false, true
+		}
+		s.overwrite(at, w1, c)
 		return finished, true, false
 	}
-	out, ok = s.replace(op.Key, value, kind, at, w1)
+	out, ok = s.replace(op.Key, c, at, w1)
 	return out, ok, false
 }

@@ -34,11 +34,12 @@ const (
 //	reading  one record read is under way, or wants a buffer
 //	large    the chunks of its value are being collected, see large.go
 type pendingOp struct {
-	op    Op     // the session's copy; Key, Value and Old alias bytes
-	back  *Op    // the op of Do that gets the answer
-	hash  uint64 // of the key
-	bytes []byte
-	value []byte // what was read for it
+	op     Op     // the session's copy; Key, Value and Old alias bytes
+	back   *Op    // the op of Do that gets the answer
+	hash   uint64 // of the key
+	bytes  []byte
+	value  []byte // what was read for it
+	expiry int64  // of that; 0: none
 
 	waits int          // operations that go first
 	due   bool         // none left, but resume has not been called yet
@@ -494,16 +495,18 @@ func (s *Session) recordArrived(p *pendingOp, r *readOp, fn func(*Op)) {
 			s.finish(p, fn)
 			return
 		}
-		if p.op.Kind == opMoveChunk && !p.op.ownsChunk(record.KindOf(w1), p.value) {
+		seen := observation{above: p.head, begin: p.begin, kind: record.KindOf(w1)}
+		seen.counted = seen.kind != record.Tombstone
+		// A record deleted in place still has its old value.
+		if seen.found = seen.counted && !s.past(p.expiry); seen.found {
+			seen.value, seen.expiry = p.value, p.expiry
+		}
+		if p.op.Kind == opMoveChunk && !p.op.ownsChunk(&seen) {
 			p.op.answer(false)
 			s.finish(p, fn)
 			return
 		}
-		seen := observation{above: p.head, begin: p.begin, value: p.value, found: record.KindOf(w1) != record.Tombstone}
-		if !seen.found {
-			seen.value = nil // a record deleted in place still has its old value
-		}
-		if record.KindOf(w1) == record.Big && p.op.needsValue() {
+		if seen.found && seen.kind == record.Big && p.op.needsValue() {
 			s.startLarge(p, seen, fn)
 			return
 		}
@@ -537,6 +540,7 @@ func (s *Session) examine(p *pendingOp, r *readOp) (verdict readVerdict, w1 uint
 		}
 	} else if isKey {
 		p.value = append(p.value[:0], record.ValueOf(buf, w0, w1)...)
+		p.expiry = record.ExpiryOf(buf, w0, w1)
 		return readFound, w1
 	}
 	prev := record.Prev(w0)
@@ -588,12 +592,12 @@ func (s *Session) settle(p *pendingOp, seen observation, fn func(*Op)) {
 		if seen.found {
 			p.giveValue(seen.value)
 		}
-	case OpExists:
-		op.answer(seen.found)
+	case OpExists, OpTTL:
+		s.tell(op, seen.found, seen.expiry)
 	default:
 		s.plan = plan{seen: seen}
 		if op.Kind != OpUpdate {
-			s.plan.value, s.plan.verdict = s.compute(op, seen.found, seen.value)
+			s.plan.value, s.plan.verdict = s.compute(op, &seen)
 		}
 		var at place
 		if !s.carryOut(op, p.hash, &at) {

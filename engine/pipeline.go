@@ -162,9 +162,9 @@ func (s *Session) runHinted(ops []Op, i, end int) int {
 				op.Value = op.Value[:n]
 			}
 		case OpPut:
-			done = a >= s.ro && op.If == Always && s.putHinted(op, at, value, w1)
+			done = a >= s.ro && op.If == Always && op.TTL == 0 && s.putHinted(op, at, value, w1)
 		case OpAdd:
-			done = a >= s.ro && s.addHinted(op, at, value, w1)
+			done = a >= s.ro && op.TTL == 0 && s.addHinted(op, at, value, w1)
 		}
 		if !done {
 			break

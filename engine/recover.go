@@ -31,6 +31,7 @@ type Recovery struct {
 	from   record.Addr // where the replay began
 
 	snapshotBytes int64 // size of the snapshot loaded
+	clock         int64 // time of the last commit, ms since 1970; 0: there was none
 	liveBytes     int64
 	history       LedgerHistory
 }
@@ -268,6 +269,7 @@ func (s *Store) replay(m *manifest.Manifest, span manifest.Span) error {
 		for _, c := range p.commits {
 			s.recovery.Version, s.recovery.Keys, s.recovery.commit = c.version, c.keys, c.addr
 			s.recovery.begin, s.recovery.liveBytes = c.begin, c.bytes
+			s.recovery.clock = max(s.recovery.clock, c.time)
 			s.ledgers.restore(c.counts, c.addr)
 		}
 		return nil
@@ -290,6 +292,9 @@ type commitInfo struct {
 	bytes     int64       // of live records, estimated
 	begin     record.Addr // of the log
 	durable   record.Addr // what was durable when it was cut
+	time      int64       // by the store's clock, ms since 1970
+	swept     int64       // keys that had expired by then, ms since 1970, are not counted ...
+	sweptFrom record.Addr // ... if their records are here or above
 	counts    []byte      // of the ledgers that changed
 	indexBits uint32
 	addr      record.Addr // of the record
@@ -298,19 +303,26 @@ type commitInfo struct {
 
 func decodeCommit(b []byte, generation uint64) (c commitInfo, err error) {
 	le := binary.LittleEndian
-	if len(b) < commitPayload || string(b[:8]) != commitMagic {
+	fixed := commitPayload
+	if len(b) >= commitPayload1 && string(b[:8]) == commitMagic1 {
+		fixed = commitPayload1
+	} else if len(b) < commitPayload || string(b[:8]) != commitMagic {
 		return c, errors.New("not a commit record")
 	}
 	if g := le.Uint64(b[8:]); g != generation {
 		return c, fmt.Errorf("generation %d, expected %d", g, generation)
 	}
 	n := int(le.Uint32(b[52:])) * ledgerEntry
-	if len(b) < commitPayload+n {
+	if len(b) < fixed+n {
 		return c, fmt.Errorf("%d bytes of session numbers in a payload of %d", n, len(b))
 	}
-	return commitInfo{
+	c = commitInfo{
 		version: le.Uint64(b[16:]), begin: record.Addr(le.Uint64(b[24:])), durable: record.Addr(le.Uint64(b[32:])),
 		keys: int64(le.Uint64(b[40:])), bytes: int64(le.Uint64(b[64:])),
-		counts: b[commitPayload : commitPayload+n], indexBits: le.Uint32(b[48:]),
-	}, nil
+		counts: b[fixed : fixed+n], indexBits: le.Uint32(b[48:]), time: int64(le.Uint64(b[56:])),
+	}
+	if fixed == commitPayload {
+		c.swept, c.sweptFrom = int64(le.Uint64(b[72:])), record.Addr(le.Uint64(b[80:]))
+	}
+	return c, nil
 }

@@ -323,8 +323,8 @@ func TestRecover_Refused(t *testing.T) {
 		say    string
 	}{
 		{"another version", func(m *iotest.Mem) {
-			writeMeta(t, m, append(bytes.Clone(b[:8]), append([]byte{2, 0, 0, 0}, b[12:]...)...))
-		}, ErrFormat, "version 2"},
+			writeMeta(t, m, append(bytes.Clone(b[:8]), append([]byte{3, 0, 0, 0}, b[12:]...)...))
+		}, ErrFormat, "version 3"},
 		{"damaged", func(m *iotest.Mem) {
 			writeMeta(t, m, append(bytes.Clone(b[:20]), append([]byte{b[20] ^ 1}, b[21:]...)...))
 		}, ErrCorrupt, "MANIFEST"},

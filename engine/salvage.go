@@ -136,6 +136,7 @@ func (g *salvager) run(to Options) error {
 		}
 	}
 	g.res.Opens = g.res.Why == ""
+	s.clock.raise(g.clock)
 	g.to.Close()
 	g.keys = s.Len()
 	return errors.Join(err, s.Close())
@@ -146,7 +147,9 @@ func (g *salvager) visit(r *logRecord) error {
 	if err := g.verifier.visit(r); err != nil || !r.isUser() {
 		return err
 	}
+	// What has expired is put all the same: it hides what is older.
 	op := Op{Kind: OpPut, Key: r.key(), Value: r.value()}
+	op.setExpiry(r.expiry())
 	switch record.KindOf(r.w1) {
 	case record.Tombstone:
 		op = Op{Kind: OpDelete, Key: r.key(), Blind: true}

@@ -22,6 +22,7 @@ type Session struct {
 	ro      record.Addr
 	safeRO  record.Addr
 	writing bool
+	clock   int64 // ms since 1970, read in this section when first asked for; 0: not yet
 	live    int64 // keys this section added, less those it removed
 	bytes   int64 // log they take, see weigh
 	tally   tally // what this section did, for the statistics
@@ -126,7 +127,7 @@ func (s *Session) enter(write bool) error {
 		s.slot.Exit()
 		st.epoch.Door().Wait()
 	}
-	s.writing = write
+	s.writing, s.clock = write, 0
 	s.begin = st.log.Begin()
 	s.mem = max(st.log.Head(), s.begin, record.FirstAddr)
 	s.ro = st.log.ReadOnly()
@@ -262,6 +263,26 @@ func (s *Session) PutIf(key, value []byte, cond Cond) (bool, error) {
 	op := Op{Kind: OpPut, If: cond, Key: key, Value: value}
 	err := s.one(&op)
 	return op.Found, err
+}
+
+// Expire gives key ttl ms to live from now on, or with 0 takes its expiry away. It
+// says whether the key was there.
+func (s *Session) Expire(key []byte, ttl int64) (bool, error) {
+	op := Op{Kind: OpExpire, Key: key, TTL: ttl}
+	err := s.one(&op)
+	return op.Found, err
+}
+
+// TTL returns how many ms key has left, -1 if it has no expiry, or ErrNotFound.
+func (s *Session) TTL(key []byte) (int64, error) {
+	op := Op{Kind: OpTTL, Key: key}
+	if err := s.one(&op); err != nil {
+		return 0, err
+	}
+	if !op.Found {
+		return 0, ErrNotFound
+	}
+	return op.Int, nil
 }
 
 // Delete removes key and says whether it was there.

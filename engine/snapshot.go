@@ -25,7 +25,7 @@ import (
 //
 //	header   offset  size  field
 //	         0       8     "rskvSNAP"
-//	         8       4     format version, 1
+//	         8       4     format version
 //	         12      1     bits of the index
 //	         13      1     anchor of the index
 //	         14      2     zero
@@ -72,7 +72,7 @@ func (s *Store) newSnapshot(name string) (*snapshotWriter, error) {
 	w := &snapshotWriter{s: s, out: out, name: name, start: s.log.Durable(), bits: s.index.Bits()}
 	header := make([]byte, snapshotHeader)
 	copy(header, snapshotMagic)
-	header[8], header[12], header[13] = 1, w.bits, s.index.Anchor()
+	header[8], header[12], header[13] = manifest.Version, w.bits, s.index.Anchor()
 	copy(header[16:], s.mu.manifest.StoreID[:])
 	binary.LittleEndian.PutUint64(header[32:], uint64(w.start))
 	binary.LittleEndian.PutUint64(header[48:], xxhash.Sum64(header[:48]))
@@ -159,7 +159,7 @@ func newSnapshotReader(in ioring.MetaReader, m *manifest.Manifest, name string, 
 	}
 	le := binary.LittleEndian
 	switch {
-	case string(header[:8]) != snapshotMagic || header[8] != 1 ||
+	case string(header[:8]) != snapshotMagic || !manifest.Readable(le.Uint32(header[8:])) ||
 		le.Uint64(header[48:]) != xxhash.Sum64(header[:48]),
 		!bytes.Equal(header[16:32], m.StoreID[:]), record.Addr(le.Uint64(header[32:])) != start:
 		return nil, r.damaged(errSnapshot)

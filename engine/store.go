@@ -33,6 +33,7 @@ type Store struct {
 	inline   int // largest value in bytes that is stored in its record
 	align    int64
 	recovery Recovery
+	clock    storeClock
 	stale    []string // metadata files of what recovery has discarded
 
 	closed atomic.Bool // checked inside every section
@@ -118,6 +119,7 @@ func (s *Store) open() error {
 	if err := s.recover(m); err != nil {
 		return err
 	}
+	s.clock.init(&s.opt, s.recovery.clock)
 	// Before the manifest: a checkpoint behind the log's end would be damage.
 	for _, name := range s.stale {
 		if err := s.dev.RemoveMeta(name); err != nil {
@@ -261,6 +263,11 @@ func (s *Store) startGeneration(m *manifest.Manifest) error {
 	for _, span := range m.Spans {
 		s.spans = append(s.spans, sealSpan{span.Start, record.NewSeed(m.StoreID, span.Generation)})
 	}
+	if old := m.Version; old != 0 && old != manifest.Version {
+		s.opt.Logger.Warn("the store gets a new format version: older programs cannot open it from here on",
+			slog.Uint64("from", uint64(old)), slog.Uint64("to", manifest.Version))
+	}
+	m.Version = manifest.Version
 	s.mu.manifest = m
 	return s.writeManifest()
 }

@@ -107,6 +107,7 @@ type verifier struct {
 	res    VerifyResult
 	done   int64 // bytes of log read, for Progress
 	total  int64
+	clock  int64 // the latest time of a commit, ms since 1970
 }
 
 // soundCheckpoint is a checkpoint whose metadata verify.
@@ -349,6 +350,7 @@ func (v *verifier) visit(r *logRecord) error {
 			return v.damaged(r.addr, r.until(), err)
 		}
 		res.Version, res.Keys = c.version, c.keys
+		v.clock = max(v.clock, c.time)
 		res.Commits++
 	}
 	res.Records++

@@ -44,6 +44,15 @@ func (r *logRecord) isUser() bool {
 	return record.KindOf(r.w1) != record.System && r.w1&record.Invalid == 0
 }
 
+// expiry is the record's, in ms since 1970; 0: none.
+func (r *logRecord) expiry() int64 { return record.ExpiryOf(r.image, r.w0, r.w1) }
+
+// expired reports whether the record has expired at a time, in ms since 1970.
+func (r *logRecord) expired(now int64) bool {
+	e := r.expiry()
+	return e != 0 && e <= now
+}
+
 func (r *logRecord) isCommit() bool { return isCommit(r.w0, r.w1) }
 func (r *logRecord) key() []byte    { return record.Key(r.image, r.w0) }
 func (r *logRecord) value() []byte  { return record.ValueOf(r.image, r.w0, r.w1) }

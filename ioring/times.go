@@ -31,6 +31,9 @@ type times struct {
 }
 
 func (t *times) observe(ns int64) {
+	if !Counting {
+		return
+	}
 	i := bits.Len64(uint64(max(ns, 0)) >> TimesFirst)
 	t.counts[min(i, TimesBuckets-1)].Add(1)
 	t.sum.Add(ns)

@@ -172,6 +172,10 @@ func TestRunGroups(t *testing.T) {
 	require.NoError(t, json.Unmarshal(stdout.Bytes(), &r))
 	efficient := 0
 	for _, row := range r.Rows {
+		if row.Group == "price of metrics" {
+			require.NotEmpty(t, row.Missing, "there is no daemon")
+			continue
+		}
 		require.Len(t, row.Rates, 1, "%s %s %s", row.Group, row.Name, row.Missing+row.Failed)
 		if row.Hit != nil {
 			require.EqualValues(t, 1, *row.Hit, row.Name)
@@ -184,7 +188,7 @@ func TestRunGroups(t *testing.T) {
 			efficient++
 		}
 	}
-	require.Len(t, r.Rows, 10+10+10+10+21+16+10+32+19+10)
+	require.Len(t, r.Rows, 10+10+10+10+21+16+10+32+19+4+10)
 	require.Equal(t, 21+16, efficient)
 	left, err := os.ReadDir(dir)
 	require.NoError(t, err)

@@ -36,6 +36,7 @@ var categories = []category{
 	{"batch", "1 to 1000 operations handed over together", (*runner).batch},
 	{"faster", "the setting of C++ FASTER's benchmark: 10 and 50 M keys of 8 + 8 B (5 GiB of memory)", (*runner).faster},
 	{"durability", "checkpoints and commits under load, recovery, checksums (6.5 GiB of memory)", (*runner).durability},
+	{"metrics", "what counting costs: the daemon beside bin/rskvd-nometrics (make bench-metrics)", (*runner).metrics},
 	{"space", "compaction under load at half of the log live, an index that grows tenfold", (*runner).space},
 }
 

@@ -14,7 +14,7 @@ import (
 func RSKVD(ctx context.Context, program, dir string, memory int64, commit time.Duration) (*Server, error) {
 	if program == "" {
 		var err error
-		if program, err = besides("rskvd"); err != nil {
+		if program, err = Beside("rskvd"); err != nil {
 			return nil, err
 		}
 	}
@@ -27,9 +27,9 @@ func RSKVD(ctx context.Context, program, dir string, memory int64, commit time.D
 		"--memory", fmt.Sprint(memory), "--commit-interval", commit.String())
 }
 
-// besides finds a program that was built together with this one: next to it,
+// Beside finds a program that was built together with this one: next to it,
 // else where programs are looked for.
-func besides(name string) (string, error) {
+func Beside(name string) (string, error) {
 	if self, err := os.Executable(); err == nil {
 		path := filepath.Join(filepath.Dir(self), name)
 		if _, err := os.Stat(path); err == nil {

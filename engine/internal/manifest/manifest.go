@@ -29,8 +29,14 @@ import (
 // Name is the name of the metadata file.
 const Name = "MANIFEST"
 
-// Version is the format version this code reads and writes.
-const Version = 1
+// Version is the format version this code writes; it reads all from VersionMin on.
+const (
+	Version    = 2
+	VersionMin = 1
+)
+
+// Readable reports whether this code reads files of a format version.
+func Readable(version uint32) bool { return version >= VersionMin && version <= Version }
 
 const (
 	magic     = "rskvMANI"
@@ -58,6 +64,7 @@ type Span struct {
 
 // Manifest is the decoded file.
 type Manifest struct {
+	Version     uint32 // of the file that was decoded; Encode writes the present one
 	StoreID     [16]byte
 	HashSeed    uint64
 	PageBits    uint8 // log2 of the page size in bytes
@@ -98,8 +105,9 @@ func Decode(b []byte) (*Manifest, error) {
 	if len(b) < fixedSize+sumSize || string(b[:8]) != magic {
 		return nil, ErrNotManifest
 	}
-	if v := le.Uint32(b[8:]); v != Version {
-		return nil, fmt.Errorf("%w %d, this program reads version %d", ErrVersion, v, Version)
+	version := le.Uint32(b[8:])
+	if !Readable(version) {
+		return nil, fmt.Errorf("%w %d, this program reads versions %d to %d", ErrVersion, version, VersionMin, Version)
 	}
 	n := le.Uint32(b[12:])
 	if n > spansMax || len(b) != fixedSize+int(n)*spanSize+sumSize {
@@ -109,7 +117,7 @@ func Decode(b []byte) (*Manifest, error) {
 		return nil, fmt.Errorf("%w: checksum %016x, expected %016x", ErrDamaged, got, want)
 	}
 	m := &Manifest{
-		HashSeed: le.Uint64(b[32:]),
+		Version: version, HashSeed: le.Uint64(b[32:]),
 		PageBits: b[40], SegmentBits: b[41], IndexAnchor: b[42], IndexBits: b[43],
 		Generation: le.Uint64(b[48:]),
 		Begin:      record.Addr(le.Uint64(b[56:])),

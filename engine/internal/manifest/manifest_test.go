@@ -17,6 +17,7 @@ const pageUnits = 1 << 20 / record.Unit
 
 func sample() *Manifest {
 	return &Manifest{
+		Version:  Version,
 		StoreID:  [16]byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16},
 		HashSeed: 0x1122334455667788,
 		PageBits: 20, SegmentBits: 26, IndexAnchor: 16, IndexBits: 18,
@@ -41,7 +42,7 @@ func TestEncode_Golden(t *testing.T) {
 	t.Parallel()
 	const want = "" +
 		"72736b764d414e49" + // magic
-		"0100000003000000" + // version, spans
+		"0200000003000000" + // version, spans
 		"0102030405060708090a0b0c0d0e0f10" + // store id
 		"8877665544332211" + // hash seed
 		"141a101200000000" + // page and segment bits, index anchor and bits
@@ -51,14 +52,14 @@ func TestEncode_Golden(t *testing.T) {
 		"010000000000000000000000000000000001020000000000" + // span 1
 		"030000000000000000000300000000000000040000000000" + // span 2
 		"050000000000000000000400000000000000000000000000" + // span 3, open
-		"362a41be07206798" // checksum
+		"a7076a6c33b8cd48" // checksum
 	require.Equal(t, want, hex.EncodeToString(sample().Encode()))
 }
 
 // TestDecode_RoundTrip: a field is lost on the way.
 func TestDecode_RoundTrip(t *testing.T) {
 	t.Parallel()
-	for _, m := range []*Manifest{sample(), {PageBits: 18, SegmentBits: 18, Spans: []Span{}}} {
+	for _, m := range []*Manifest{sample(), {Version: Version, PageBits: 18, SegmentBits: 18, Spans: []Span{}}} {
 		got, err := Decode(m.Encode())
 		require.NoError(t, err)
 		require.Equal(t, m, got)
@@ -97,11 +98,15 @@ func TestDecode_EveryByte(t *testing.T) {
 func TestDecode_Version(t *testing.T) {
 	t.Parallel()
 	b := sample().Encode()
-	b[8] = 2
+	b[8] = 3
 	_, err := Decode(seal(b))
 	require.ErrorIs(t, err, ErrVersion)
-	require.ErrorContains(t, err, "version 2")
-	require.ErrorContains(t, err, "version 1")
+	require.ErrorContains(t, err, "version 3")
+	require.ErrorContains(t, err, "versions 1 to 2")
+	b[8] = 1
+	m, err := Decode(seal(b))
+	require.NoError(t, err)
+	require.EqualValues(t, 1, m.Version)
 }
 
 // TestDecode_Nonsense: a manifest with a good checksum and impossible content is

@@ -17,6 +17,15 @@ func ValueOf(buf []byte, w0, w1 uint64) []byte {
 	return buf[off : off+ValueLen(w1)]
 }
 
+// ExpiryOf returns the expiry of a record image that begins buf, in ms since 1970,
+// or 0 if it has none.
+func ExpiryOf(buf []byte, w0, w1 uint64) int64 {
+	if w1&Expiry == 0 || KindOf(w1) == System {
+		return 0
+	}
+	return int64(binary.LittleEndian.Uint64(buf[HeaderSize+pad8(KeyLen(w0)):]))
+}
+
 // PutFiller writes the header of a filler of size bytes (a multiple of Unit, at
 // least HeaderSize) and zeroes the rest.
 func PutFiller(buf []byte) {

@@ -156,7 +156,7 @@ func ValueOffset(w0, w1 uint64) int {
 	}
 	off := HeaderSize + pad8(KeyLen(w0))
 	if w1&Expiry != 0 {
-		off += 8
+		off += ExpirySize
 	}
 	return off
 }
@@ -174,6 +174,9 @@ func SizeFor(keyLen, valueLen int) int {
 	return (HeaderSize + pad8(keyLen) + valueLen + Unit - 1) &^ (Unit - 1)
 }
 
+// ExpirySize is how many bytes an expiry takes in a record.
+const ExpirySize = 8
+
 // SystemSize is the size in bytes of a System record with a payload of n bytes.
 func SystemSize(n int) int { return (HeaderSize + n + Unit - 1) &^ (Unit - 1) }
 
@@ -187,6 +190,19 @@ func Load0(p unsafe.Pointer) uint64 { return atomic.LoadUint64((*uint64)(p)) }
 // Load1 loads the second header word.
 func Load1(p unsafe.Pointer) uint64 { return atomic.LoadUint64((*uint64)(unsafe.Add(p, 8))) }
 
+// LoadExpiry loads the expiry of a record that has one, in ms since 1970. Of a
+// mutable record it counts, like its value, only if word 1 is the same before and
+// after.
+func LoadExpiry(p unsafe.Pointer, w0 uint64) int64 {
+	return int64(atomic.LoadUint64((*uint64)(unsafe.Add(p, HeaderSize+pad8(KeyLen(w0))))))
+}
+
+// StoreExpiry stores the expiry, in ms since 1970, of a record that is not linked
+// yet, or whose latch the caller holds.
+func StoreExpiry(p unsafe.Pointer, w0 uint64, ms int64) {
+	storeWord(unsafe.Add(p, HeaderSize+pad8(KeyLen(w0))), uint64(ms))
+}
+
 // Store1 stores the second header word, after everything that was stored before.
 func Store1(p unsafe.Pointer, w1 uint64) { storeWord(unsafe.Add(p, 8), w1) }
 
@@ -195,6 +211,9 @@ func Store1(p unsafe.Pointer, w1 uint64) { storeWord(unsafe.Add(p, 8), w1) }
 func TryLock(p unsafe.Pointer, w1 uint64) bool {
 	return w1&lockBit == 0 && atomic.CompareAndSwapUint64((*uint64)(unsafe.Add(p, 8)), w1, w1|lockBit)
 }
+
+// Latched is word 1 of a record that is linked with its latch held by its writer.
+func Latched(w1 uint64) uint64 { return w1 | lockBit }
 
 // Unlock releases the latch taken on w1 and leaves everything as it was.
 func Unlock(p unsafe.Pointer, w1 uint64) { Store1(p, w1) }
@@ -227,7 +246,8 @@ func Bytes(p unsafe.Pointer, off, n int) []byte {
 
 // Write fills freshly allocated, still unlinked memory of Size(w0, w1) bytes with
 // a record, of which more is the rest of the value. Padding is zeroed, so that the
-// image is the same every time.
+// image is the same every time. The expiry of a record that has one is stored
+// after that, before it is linked.
 func Write(p unsafe.Pointer, w0, w1 uint64, key, value []byte, more ...[]byte) {
 	size := Size(w0, w1)
 	*(*uint64)(unsafe.Add(p, size-8)) = 0
