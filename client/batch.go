@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"time"
 
 	"rskv/ipc"
 )
@@ -86,6 +87,14 @@ func (b *Batch) Append(key, tail []byte, opts ...WriteOption) int {
 	return b.added(b.fill().stored(ipc.MethodAppend, key, tail, opts))
 }
 
+// TTL adds a ttl; its answer is Left's.
+func (b *Batch) TTL(key []byte) int { return b.added(b.fill().keyed(ipc.MethodTTL, key)) }
+
+// Expire adds an expire; its answer is Bool's. See Client.Expire; with d 0 it is Client.Persist.
+func (b *Batch) Expire(key []byte, d time.Duration, opts ...WriteOption) int {
+	return b.added(b.fill().expire(key, d, opts))
+}
+
 // Do sends the requests and returns when all are answered, also with errors of their own: those are
 // Err's. Its error says that nothing was sent, or that the context ended; then the batch is empty,
 // and what was sent may still take effect.
@@ -131,6 +140,9 @@ func (b *Batch) Bool(i int) (bool, error) { return b.f.bool(i) }
 
 // Int returns the number request i answered.
 func (b *Batch) Int(i int) (int64, error) { return b.f.int(i) }
+
+// Left returns how long the key of the ttl request i has left, as Client.TTL does.
+func (b *Batch) Left(i int) (time.Duration, error) { return b.f.ttl(i) }
 
 // Err returns the error request i was answered with. A get of a key that is not there has none.
 func (b *Batch) Err(i int) error { return b.f.answers[i].err }

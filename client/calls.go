@@ -119,6 +119,41 @@ func (c *Client) Append(ctx context.Context, key, tail []byte, opts ...WriteOpti
 	return int(n), err
 }
 
+// NoExpiry is what TTL returns of a key that has no expiry.
+const NoExpiry time.Duration = -1
+
+// TTL returns how long key has left, to the millisecond, NoExpiry if it has no expiry, or
+// ErrNotFound.
+func (c *Client) TTL(ctx context.Context, key []byte) (time.Duration, error) {
+	f := takeFlight()
+	if err := f.keyed(ipc.MethodTTL, key); err != nil {
+		f.release()
+		return 0, err
+	}
+	if err := c.fly(ctx, f); err != nil {
+		return 0, err
+	}
+	left, err := f.ttl(0)
+	f.release()
+	return left, err
+}
+
+// Expire has key be gone after d, rounded up to a millisecond, and reports whether it was there. d
+// is more than 0. Of the options it has Sync.
+func (c *Client) Expire(ctx context.Context, key []byte, d time.Duration, opts ...WriteOption) (bool, error) {
+	f := takeFlight()
+	if d <= 0 {
+		return c.flyBool(ctx, f, errTTL)
+	}
+	return c.flyBool(ctx, f, f.expire(key, d, opts))
+}
+
+// Persist takes the expiry of key away and reports whether key was there. Of the options it has Sync.
+func (c *Client) Persist(ctx context.Context, key []byte, opts ...WriteOption) (bool, error) {
+	f := takeFlight()
+	return c.flyBool(ctx, f, f.expire(key, 0, opts))
+}
+
 // MGet returns the values of keys in their order, nil for a key that is not there. They share one
 // piece of memory, the caller's to keep.
 func (c *Client) MGet(ctx context.Context, keys [][]byte) ([][]byte, error) {

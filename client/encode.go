@@ -2,15 +2,16 @@ package client
 
 import (
 	"fmt"
+	"time"
 
 	"rskv/ipc"
 )
 
 // WriteOption changes what a write does. Options are combined by naming several. One that the
 // method does not have makes the daemon answer ErrBadRequest.
-type WriteOption uint8
+type WriteOption uint64
 
-// The options of writes.
+// The options of writes, and TTL.
 const (
 	// IfAbsent stores only if there is no such key. Put.
 	IfAbsent WriteOption = 1 << iota
@@ -21,18 +22,46 @@ const (
 	// Blind deletes without asking whether the key was there, and so without reading the disk.
 	// Delete, MDelete.
 	Blind
+
+	expires      // a time to live is in the bits from ttlShift on
+	badTTL       // TTL was given one that is out of range
+	ttlShift = 8 // position of the time to live, in ms
+	ttlMask  = ipc.MaxTTL << ttlShift
 )
 
-// merge combines options. Of IfAbsent and IfPresent together nothing good can come.
+// TTL has the key be gone after d, rounded up to a millisecond: Put, CompareAndSwap, Add, MPut.
+// Without it Put, CompareAndSwap and MPut clear an expiry that the key had, Add and Append keep it.
+// d is more than 0 and at most ipc.MaxTTL ms.
+func TTL(d time.Duration) WriteOption {
+	ms := (d + time.Millisecond - 1) / time.Millisecond
+	if d <= 0 {
+		return badTTL
+	}
+	return expires | WriteOption(ms)<<ttlShift
+}
+
+// ms is the time to live.
+func (o WriteOption) ms() uint64 { return uint64(o & ttlMask >> ttlShift) }
+
+// merge combines options. Of IfAbsent and IfPresent together nothing good can come, nor of two times
+// to live.
 func merge(opts []WriteOption) (all WriteOption, err error) {
 	for _, o := range opts {
+		if all&o&expires != 0 {
+			return 0, &Error{Code: ipc.CodeBadRequest, Message: "TTL is given twice"}
+		}
 		all |= o
 	}
-	if all&(IfAbsent|IfPresent) == IfAbsent|IfPresent {
+	switch {
+	case all&(IfAbsent|IfPresent) == IfAbsent|IfPresent:
 		return 0, &Error{Code: ipc.CodeBadRequest, Message: "IfAbsent and IfPresent exclude each other"}
+	case all&badTTL != 0:
+		return 0, errTTL
 	}
 	return all, nil
 }
+
+var errTTL = &Error{Code: ipc.CodeBadRequest, Message: "a time to live must be more than 0"}
 
 // count adds to n, a method's parameters without options, the one for options if there are any.
 func (o WriteOption) count(n int) int {
@@ -48,7 +77,7 @@ func (o WriteOption) append(dst []byte) []byte {
 		return dst
 	}
 	n := 0
-	for _, bit := range [...]WriteOption{IfAbsent | IfPresent, Sync, Blind} {
+	for _, bit := range [...]WriteOption{IfAbsent | IfPresent, Sync, Blind, expires} {
 		if o&bit != 0 {
 			n++
 		}
@@ -59,6 +88,9 @@ func (o WriteOption) append(dst []byte) []byte {
 	}
 	if o&IfPresent != 0 {
 		dst = ipc.AppendStr(ipc.AppendStr(dst, "if"), "present")
+	}
+	if o&expires != 0 {
+		dst = ipc.AppendUint(ipc.AppendStr(dst, "ttl"), o.ms())
 	}
 	if o&Sync != 0 {
 		dst = ipc.AppendBool(ipc.AppendStr(dst, "sync"), true)
@@ -93,7 +125,7 @@ func tooLarge(code ipc.Code, what string, n, limit int) error {
 
 // The functions below add one request each to the flight, or nothing if it is out of bounds.
 
-// keyed adds a request whose only parameter is a key: get, exists.
+// keyed adds a request whose only parameter is a key: get, exists, ttl.
 func (f *flight) keyed(m ipc.Method, key []byte) error {
 	if err := checkKey(key); err != nil {
 		return err
@@ -173,6 +205,30 @@ func (f *flight) add(key []byte, delta int64, opts []WriteOption) error {
 	}
 	start := f.begin(ipc.MethodAdd, o.count(2))
 	f.buf = o.append(ipc.AppendInt(ipc.AppendBin(f.buf, key), delta))
+	f.end(start, natureWrite)
+	return nil
+}
+
+// expire adds a request for a time to live, 0 for none.
+func (f *flight) expire(key []byte, d time.Duration, opts []WriteOption) error {
+	o, err := merge(opts)
+	if err != nil {
+		return err
+	}
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	if d < 0 {
+		return errTTL
+	}
+	start := f.begin(ipc.MethodExpire, o.count(2))
+	f.buf = ipc.AppendBin(f.buf, key)
+	if d == 0 {
+		f.buf = ipc.AppendNil(f.buf)
+	} else {
+		f.buf = ipc.AppendUint(f.buf, TTL(d).ms())
+	}
+	f.buf = o.append(f.buf)
 	f.end(start, natureWrite)
 	return nil
 }

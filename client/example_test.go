@@ -153,6 +153,47 @@ func ExampleClient_Append() {
 	// 8 <nil>
 }
 
+func ExampleClient_Expire() {
+	ctx, c := dialed()
+	defer c.Close()
+	session := []byte("session/7")
+	must(c.Put(ctx, session, []byte("ada"), client.TTL(time.Millisecond)))
+	for must(c.Exists(ctx, session)) {
+	}
+	must(c.Put(ctx, session, []byte("ada"), client.TTL(30*time.Minute)))
+	fmt.Println(c.Expire(ctx, session, time.Hour))
+	left := must(c.TTL(ctx, session))
+	fmt.Println(left > 59*time.Minute, left <= time.Hour)
+	fmt.Println(c.Persist(ctx, session)) // there to stay
+	fmt.Println(must(c.TTL(ctx, session)) == client.NoExpiry)
+	_, err := c.TTL(ctx, []byte("no such key"))
+	fmt.Println(errors.Is(err, client.ErrNotFound))
+	// Output:
+	// true <nil>
+	// true true
+	// true <nil>
+	// true
+	// true
+}
+
+func ExampleClient_ExpireAsync() {
+	ctx, c := dialed()
+	defer c.Close()
+	must(c.Put(ctx, []byte("cached"), []byte("...")))
+	fmt.Println(c.ExpireAsync(ctx, []byte("cached"), time.Minute).Wait(ctx))
+	b := c.NewBatch()
+	b.Expire([]byte("cached"), 2*time.Minute)
+	left := b.TTL([]byte("cached"))
+	if err := b.Do(ctx); err != nil {
+		log.Fatal(err)
+	}
+	d, err := b.Left(left)
+	fmt.Println(d > time.Minute, err)
+	// Output:
+	// true <nil>
+	// true <nil>
+}
+
 func ExampleClient_MGet() {
 	ctx, c := dialed()
 	defer c.Close()

@@ -24,10 +24,11 @@ type fakeServer struct {
 	ln   net.Listener
 	wg   sync.WaitGroup
 
-	mu    sync.Mutex
-	conns map[net.Conn]bool
-	data  map[string][]byte
-	calls map[ipc.Method]int // requests received
+	mu     sync.Mutex
+	conns  map[net.Conn]bool
+	data   map[string][]byte
+	expiry map[string]time.Time
+	calls  map[ipc.Method]int // requests received
 
 	// Set before the first connection.
 	shuffle bool                                                    // answers of one read in random order
@@ -43,7 +44,7 @@ type fakeServer struct {
 func newFakeServer(t testing.TB) *fakeServer {
 	s := &fakeServer{
 		t: t, path: filepath.Join(t.TempDir(), "s"),
-		conns: map[net.Conn]bool{}, data: map[string][]byte{}, calls: map[ipc.Method]int{},
+		conns: map[net.Conn]bool{}, data: map[string][]byte{}, expiry: map[string]time.Time{}, calls: map[ipc.Method]int{},
 	}
 	s.listen()
 	t.Cleanup(s.stop)
@@ -208,8 +209,18 @@ func (s *fakeServer) answer(out []byte, conn net.Conn, q *ipc.Request, lim *ipc.
 // carryOut is answer for a call that is right.
 func (s *fakeServer) carryOut(out []byte, q *ipc.Request, c *ipc.Call) []byte {
 	key := string(c.Key)
+	s.expire(c)
 	value, there := s.data[key]
 	switch c.Method {
+	case ipc.MethodTTL:
+		if until, expires := s.expiry[key]; there && expires {
+			return ipc.AppendIntResult(out, q.ID, time.Until(until).Milliseconds()+1)
+		} else if there {
+			return ipc.AppendIntResult(out, q.ID, -1)
+		}
+		return ipc.AppendNilResult(out, q.ID)
+	case ipc.MethodExpire:
+		return ipc.AppendBoolResult(out, q.ID, there)
 	case ipc.MethodPing:
 		return ipc.AppendStrResult(out, q.ID, "pong")
 	case ipc.MethodGet:
@@ -256,6 +267,23 @@ func (s *fakeServer) carryOut(out []byte, q *ipc.Request, c *ipc.Call) []byte {
 		return ipc.AppendUintResult(out, q.ID, uint64(len(s.data[key])))
 	default:
 		return s.answerMany(out, q.ID, c)
+	}
+}
+
+// expire removes the keys of a call that have expired, and notes the expiry that a write brings.
+func (s *fakeServer) expire(c *ipc.Call) {
+	for _, k := range append(c.Keys, c.Key) {
+		key := string(k)
+		if until, expires := s.expiry[key]; expires && !time.Now().Before(until) {
+			delete(s.data, key)
+		}
+		switch {
+		case c.Method.Class() != ipc.ClassWrite:
+		case c.TTL != 0:
+			s.expiry[key] = time.Now().Add(time.Duration(c.TTL) * time.Millisecond)
+		case c.Method != ipc.MethodAdd && c.Method != ipc.MethodAppend:
+			delete(s.expiry, key)
+		}
 	}
 }
 

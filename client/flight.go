@@ -2,8 +2,10 @@ package client
 
 import (
 	"context"
+	"math"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"rskv/ipc"
 )
@@ -237,6 +239,20 @@ func (f *flight) int(i int) (int64, error) {
 		return int64(a.number), nil
 	}
 	return 0, ErrProtocol
+}
+
+// ttl returns the time left that answer i tells.
+func (f *flight) ttl(i int) (time.Duration, error) {
+	ms, err := f.int(i)
+	switch {
+	case err != nil:
+		return 0, err
+	case f.answers[i].kind == ipc.KindNil:
+		return 0, ErrNotFound
+	case ms < 0:
+		return NoExpiry, nil
+	}
+	return time.Duration(min(ms, math.MaxInt64/int64(time.Millisecond))) * time.Millisecond, nil
 }
 
 // raw returns a reader over the array or map of answer i; aliases the arena.

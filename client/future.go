@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"time"
 
 	"rskv/ipc"
 )
@@ -85,6 +86,12 @@ func (c *Client) PutAsync(ctx context.Context, key, value []byte, opts ...WriteO
 func (c *Client) DeleteAsync(ctx context.Context, key []byte, opts ...WriteOption) *Future[bool] {
 	f := takeFlight()
 	return send(ctx, c, f, f.del(key, opts), readBool)
+}
+
+// ExpireAsync is Expire, or with d 0 Persist, without waiting.
+func (c *Client) ExpireAsync(ctx context.Context, key []byte, d time.Duration, opts ...WriteOption) *Future[bool] {
+	f := takeFlight()
+	return send(ctx, c, f, f.expire(key, d, opts), readBool)
 }
 
 // AddAsync is Add without waiting.

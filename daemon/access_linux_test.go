@@ -132,7 +132,7 @@ func methodParams(m ipc.Method) []any {
 		return []any{k}
 	case ipc.MethodCas:
 		return []any{k, nil, v}
-	case ipc.MethodAdd:
+	case ipc.MethodAdd, ipc.MethodExpire:
 		return []any{k, 1}
 	case ipc.MethodMPut:
 		return []any{[]any{[]any{k, v}}}

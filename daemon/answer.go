@@ -62,7 +62,7 @@ func (c *conn) complete(k *call, op *engine.Op) {
 	switch k.method {
 	case ipc.MethodGet:
 		c.replyValue(k, op)
-	case ipc.MethodExists, ipc.MethodPut, ipc.MethodCas:
+	case ipc.MethodExists, ipc.MethodPut, ipc.MethodCas, ipc.MethodExpire:
 		c.reply(k, yesNo(op.Found))
 	case ipc.MethodDel:
 		if k.blind {
@@ -72,6 +72,12 @@ func (c *conn) complete(k *call, op *engine.Op) {
 		}
 	case ipc.MethodAdd, ipc.MethodAppend:
 		c.reply(k, result{resultInt, op.Int})
+	case ipc.MethodTTL:
+		if !op.Found {
+			c.reply(k, result{kind: resultNil})
+		} else {
+			c.reply(k, result{resultInt, op.Int})
+		}
 	default:
 		panic(fmt.Sprintf("daemon: an operation for method %s", k.method))
 	}

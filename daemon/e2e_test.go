@@ -6,6 +6,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -70,7 +71,6 @@ func TestDaemon_Methods(t *testing.T) {
 	w.want(int64(4), "len", opt{"exact": true})
 	w.refuse(ipc.CodeUnknownMethod, "watch", opt{})
 	w.refuse(ipc.CodeUnknownMethod, "nonsense")
-	w.refuse(ipc.CodeBadRequest, "put", key, value, opt{"ttl": 1000})
 
 	stats := w.ask("stats").result.(map[string]any)
 	require.Equal(t, int64(1), stats["daemon_connections"])
@@ -78,6 +78,7 @@ func TestDaemon_Methods(t *testing.T) {
 	require.Equal(t, int64(2), stats["daemon_requests_unknown"])
 	require.Equal(t, int64(4), stats["engine_keys"])
 	require.NotEmpty(t, stats["io_backend"])
+	expiry(t, w)
 
 	version := int64(0)
 	for _, o := range []opt{{}, {"kind": "full"}, {"kind": "log", "cookie": []byte("c")}, {"kind": "index"}} {
@@ -196,4 +197,41 @@ func TestDaemon_LargeValues(t *testing.T) {
 	require.Eventually(t, func() bool {
 		return w.ask("stats").result.(map[string]any)["daemon_request_memory_used"] == int64(0)
 	}, patience, 100e6, "the memory of large requests does not come back")
+}
+
+// expiry uses all that has to do with it, by the daemon's own clock.
+func expiry(t *testing.T, w *wire) {
+	key, hour := []byte("expiring"), int64(3_600_000)
+	left := func(least, most int64) {
+		t.Helper()
+		ms, ok := w.ask("ttl", key).result.(int64)
+		require.True(t, ok)
+		require.GreaterOrEqual(t, ms, least)
+		require.LessOrEqual(t, ms, most)
+	}
+	w.want(nil, "ttl", key)
+	w.want(false, "expire", key, hour)
+	w.want(true, "put", key, []byte("value"))
+	w.want(int64(-1), "ttl", key)
+	w.want(true, "expire", key, hour, opt{"sync": true})
+	left(hour-60_000, hour)
+	w.want(true, "expire", key, nil)
+	w.want(int64(-1), "ttl", key)
+	w.want(true, "put", key, []byte("value"), opt{"ttl": hour})
+	left(hour-60_000, hour)
+	w.want(true, "cas", key, []byte("value"), []byte("12345678"))
+	w.want(int64(-1), "ttl", key)
+	w.want(true, "cas", key, []byte("12345678"), []byte{1, 0, 0, 0, 0, 0, 0, 0}, opt{"ttl": hour})
+	w.want(int64(2), "add", key, 1)
+	left(hour-60_000, hour)
+	w.want(int64(3), "add", key, 1, opt{"ttl": 2 * hour})
+	left(2*hour-60_000, 2*hour)
+	w.want(int64(9), "append", key, []byte("x"))
+	left(2*hour-60_000, 2*hour)
+	w.want(int64(2), "mput", [][2][]byte{{key, []byte("1")}, {[]byte("other"), []byte("2")}}, opt{"ttl": 1})
+	require.Eventually(t, func() bool { return w.ask("get", key).result == nil }, 10*time.Second, time.Millisecond)
+	w.want(false, "exists", key)
+	w.want(nil, "ttl", []byte("other"))
+	w.want(false, "del", key)
+	w.want([]any{nil, nil}, "mget", [][]byte{key, []byte("other")})
 }

@@ -72,20 +72,26 @@ func (c *conn) carryOut(k call) {
 		op.Kind, op.Key = engine.OpExists, q.Key
 	case ipc.MethodPut:
 		op := c.add(k)
-		op.Kind, op.Key, op.Value, op.If = engine.OpPut, q.Key, q.Value, condition(q.If)
+		op.Kind, op.Key, op.Value, op.If, op.TTL = engine.OpPut, q.Key, q.Value, condition(q.If), q.TTL
 	case ipc.MethodDel:
 		op := c.add(k)
 		op.Kind, op.Key, op.Blind = engine.OpDelete, q.Key, q.Blind
 	case ipc.MethodCas:
 		op := c.add(k)
 		op.Kind, op.Key, op.Old, op.Value = engine.OpCompareAndSwap, q.Key, q.Old, q.Value
-		op.OldAbsent, op.NewAbsent = q.OldAbsent, q.NewAbsent
+		op.OldAbsent, op.NewAbsent, op.TTL = q.OldAbsent, q.NewAbsent, q.TTL
 	case ipc.MethodAdd:
 		op := c.add(k)
-		op.Kind, op.Key, op.Delta = engine.OpAdd, q.Key, q.Delta
+		op.Kind, op.Key, op.Delta, op.TTL = engine.OpAdd, q.Key, q.Delta, q.TTL
 	case ipc.MethodAppend:
 		op := c.add(k)
 		op.Kind, op.Key, op.Value = engine.OpAppend, q.Key, q.Value
+	case ipc.MethodExpire:
+		op := c.add(k)
+		op.Kind, op.Key, op.TTL = engine.OpExpire, q.Key, q.TTL
+	case ipc.MethodTTL:
+		op := c.add(k)
+		op.Kind, op.Key = engine.OpTTL, q.Key
 	case ipc.MethodMGet, ipc.MethodMPut, ipc.MethodMDel:
 		c.fanOut(k)
 	default:
@@ -116,7 +122,7 @@ func (c *conn) fanOut(k call) {
 		case ipc.MethodMGet:
 			op.Kind = engine.OpGet
 		case ipc.MethodMPut:
-			op.Kind, op.Value = engine.OpPut, q.Values[i]
+			op.Kind, op.Value, op.TTL = engine.OpPut, q.Values[i], q.TTL
 		default:
 			op.Kind, op.Blind = engine.OpDelete, q.Blind
 		}

@@ -64,14 +64,15 @@ type Call struct {
 	Method    Method
 	Action    Action    // backup scrub slowlog monitor tasks
 	If        Condition // put
-	Sync      bool      // put del cas add append mput mdel: answer when it is on stable storage
+	Sync      bool      // put del cas add append mput mdel expire: answer when it is on stable storage
 	Blind     bool      // del mdel: do not ask whether it was there
 	OldAbsent bool      // cas: the key must be absent
 	NewAbsent bool      // cas: delete the key
 	Exact     bool      // len: count by a scan
 	Delta     int64     // add
+	TTL       int64     // put cas add mput expire: ms until the key is gone; 0: not given, nil
 
-	Key   []byte // get exists put del cas add append
+	Key   []byte // get exists put del cas add append expire ttl
 	Value []byte // put; append: the bytes to append; cas: the new value unless NewAbsent
 	Old   []byte // cas: the value it must have, unless OldAbsent
 
@@ -143,7 +144,7 @@ func (c *Call) reset(m Method) {
 func ParseCall(q *Request, lim *Limits, c *Call) *Error {
 	p := params{lim: lim, r: q.Params, m: q.Method}
 	if q.Method == MethodGet || q.Method == MethodPut { // the hot ones need no more than this
-		c.Method, c.If, c.Sync = q.Method, IfAny, false
+		c.Method, c.If, c.Sync, c.TTL = q.Method, IfAny, false, 0
 	} else {
 		c.reset(q.Method)
 	}
@@ -169,7 +170,7 @@ type params struct {
 // parse reads what the method takes, in the order of PROTOCOL.md.
 func (p *params) parse(c *Call) (err *Error) {
 	switch p.m {
-	case MethodGet, MethodExists:
+	case MethodGet, MethodExists, MethodTTL:
 		c.Key, err = p.key()
 	case MethodPut:
 		if c.Key, err = p.key(); err != nil {
@@ -194,6 +195,16 @@ func (p *params) parse(c *Call) (err *Error) {
 		}
 		if c.Value, err = p.value("bytes"); err != nil {
 			return err
+		}
+		return p.options(c, optSync)
+	case MethodExpire:
+		if c.Key, err = p.key(); err != nil {
+			return err
+		}
+		if !p.r.TakeNil() {
+			if err = p.ttl("ttl", c); err != nil {
+				return err
+			}
 		}
 		return p.options(c, optSync)
 	case MethodMGet:
@@ -321,7 +332,10 @@ func (p *params) cas(c *Call) (err *Error) {
 	} else if c.Value, err = p.value("new"); err != nil {
 		return err
 	}
-	return p.options(c, optSync|optTTL)
+	if err = p.options(c, optSync|optTTL); err == nil && c.NewAbsent && c.TTL != 0 {
+		return p.bad(`option "ttl" goes with a new value`)
+	}
+	return err
 }
 
 func (p *params) add(c *Call) (err *Error) {

@@ -97,6 +97,13 @@ func TestParseCall_EveryMethod(t *testing.T) {
 		{"scrub", list{"start"}, ipc.Call{Method: ipc.MethodScrub, Action: ipc.ActionStart}},
 		{"scrub", list{"start", dict{"rate": 0}}, ipc.Call{Method: ipc.MethodScrub, Action: ipc.ActionStart, HasRate: true}},
 		{"scrub", list{"start", dict{"rate": 1 << 40}}, ipc.Call{Method: ipc.MethodScrub, Action: ipc.ActionStart, Rate: 1 << 40, HasRate: true}},
+		{"put", list{k, v, dict{"ttl": 5}}, ipc.Call{Method: ipc.MethodPut, Key: k, Value: v, TTL: 5}},
+		{"cas", list{k, nil, v, dict{"ttl": ipc.MaxTTL}}, ipc.Call{Method: ipc.MethodCas, Key: k, OldAbsent: true, Value: v, TTL: ipc.MaxTTL}},
+		{"add", list{k, 1, dict{"sync": true, "ttl": 1}}, ipc.Call{Method: ipc.MethodAdd, Key: k, Delta: 1, TTL: 1, Sync: true}},
+		{"mput", list{list{list{k, v}}, dict{"ttl": 7}}, ipc.Call{Method: ipc.MethodMPut, Keys: [][]byte{k}, Values: [][]byte{v}, TTL: 7}},
+		{"expire", list{k, 5}, ipc.Call{Method: ipc.MethodExpire, Key: k, TTL: 5}},
+		{"expire", list{k, nil, dict{"sync": true}}, ipc.Call{Method: ipc.MethodExpire, Key: k, Sync: true}},
+		{"ttl", list{k}, ipc.Call{Method: ipc.MethodTTL, Key: k}},
 		{"scrub", list{"status"}, ipc.Call{Method: ipc.MethodScrub, Action: ipc.ActionStatus}},
 		{"scrub", list{"stop", dict{}}, ipc.Call{Method: ipc.MethodScrub, Action: ipc.ActionStop}},
 		{"checkpoint", list{dict{"kind": "index", "cookie": v}}, ipc.Call{Method: ipc.MethodCheckpoint,
@@ -153,7 +160,16 @@ func TestParseCall_Refuses(t *testing.T) {
 		{"put", list{k, v, list{}}, `BadRequest: put: options is array, must be a map`},
 		{"put", list{k, v, dict{"tll": 1}}, `BadRequest: put: unknown option "tll"`},
 		{"put", list{k, v, dict{"blind": true}}, `BadRequest: put: unknown option "blind"`},
-		{"put", list{k, v, dict{"ttl": 5}}, `BadRequest: put: option "ttl" is not there yet`},
+		{"put", list{k, v, dict{"ttl": 0}}, `BadRequest: put: option "ttl" is out of range, must be a number of ms from 1 to 281474976710655`},
+		{"mput", list{list{}, dict{"ttl": uint64(1) << 48}}, `BadRequest: mput: option "ttl" is out of range, must be a number of ms from 1 to 281474976710655`},
+		{"add", list{k, 1, dict{"ttl": nil}}, `BadRequest: add: option "ttl" is nil, must be a number of ms from 1 to 281474976710655`},
+		{"append", list{k, v, dict{"ttl": 5}}, `BadRequest: append: unknown option "ttl"`},
+		{"cas", list{k, v, nil, dict{"ttl": 5}}, `BadRequest: cas: option "ttl" goes with a new value`},
+		{"expire", list{k, 0}, `BadRequest: expire: ttl is out of range, must be a number of ms from 1 to 281474976710655`},
+		{"expire", list{k, "1"}, `BadRequest: expire: ttl is str, must be a number of ms from 1 to 281474976710655`},
+		{"expire", list{k}, `BadRequest: expire: 1 parameters, must be 2 to 3`},
+		{"expire", list{k, 1, dict{"ttl": 1}}, `BadRequest: expire: unknown option "ttl"`},
+		{"ttl", list{k, dict{}}, `BadRequest: ttl: 2 parameters, must be 1`},
 		{"del", list{k, dict{"ttl": 5}}, `BadRequest: del: unknown option "ttl"`},
 		{"put", list{k, v, dict{"sync": 1}}, `BadRequest: put: option "sync" is int, must be bool`},
 		{"put", list{k, v, dict{"if": "maybe"}}, `BadRequest: put: option "if" must be "absent" or "present"`},
@@ -282,13 +298,14 @@ func TestMethod_Classes(t *testing.T) {
 		"add": "write", "append": "write", "mput": "write", "mdel": "write", "checkpoint": "admin", "checkpoints": "read",
 		"compact": "admin", "tasks": "admin",
 		"backup": "admin", "scrub": "admin", "health": "read", "slowlog": "admin", "monitor": "admin", "scan": "read",
+		"expire": "write", "ttl": "read",
 	} {
 		m := ipc.LookupMethod([]byte(method))
 		require.NotEqual(t, ipc.MethodUnknown, m, method)
 		require.Equal(t, method, m.String())
 		require.Equal(t, want, m.Class().String(), method)
 	}
-	require.Len(t, ipc.Methods(), 26)
+	require.Len(t, ipc.Methods(), 28)
 	c, err := call(t, ipc.DefaultLimits(), "config", dict{"set": dict{"a": 1}})
 	require.Nil(t, err)
 	require.Equal(t, ipc.ClassAdmin, c.Class())

@@ -34,6 +34,8 @@ const (
 	SessionSize = 16
 	// MaxClientName is the longest "client" in hello, in bytes: it ends up in log lines.
 	MaxClientName = 256
+	// MaxTTL is the longest time to live in ms: 8,900 years.
+	MaxTTL = 1<<48 - 1
 	// MaxCookie is the longest "cookie" of a checkpoint in bytes: it is stored in the manifest.
 	MaxCookie = 4_096
 	// MaxBackupPiece is the most that one read of a backup brings, in bytes: enough for the stream to

@@ -21,6 +21,8 @@ const (
 	MethodMGet
 	MethodMPut
 	MethodMDel
+	MethodExpire
+	MethodTTL
 	MethodLen
 	MethodSync
 	MethodStats
@@ -77,6 +79,8 @@ var methods = [methodCount]methodInfo{
 	MethodMGet:        {"mget", ClassRead, 1, 1},
 	MethodMPut:        {"mput", ClassWrite, 1, 2},
 	MethodMDel:        {"mdel", ClassWrite, 1, 2},
+	MethodExpire:      {"expire", ClassWrite, 2, 3},
+	MethodTTL:         {"ttl", ClassRead, 1, 1},
 	MethodLen:         {"len", ClassRead, 0, 1},
 	MethodSync:        {"sync", ClassRead, 0, 0},
 	MethodStats:       {"stats", ClassRead, 0, 0},
@@ -95,7 +99,7 @@ var methods = [methodCount]methodInfo{
 
 // later are the methods the protocol names and this version does not have.
 var later = []string{
-	"expire", "ttl", "watch",
+	"watch",
 }
 
 // MethodLimit is one more than the largest Method: the length of a table of all of them.
@@ -125,7 +129,7 @@ func (m Method) Class() Class { return methods[m].class }
 // HasKey reports whether the method is about one key, its first parameter.
 func (m Method) HasKey() bool {
 	switch m {
-	case MethodGet, MethodExists, MethodPut, MethodDel, MethodCas, MethodAdd, MethodAppend:
+	case MethodGet, MethodExists, MethodPut, MethodDel, MethodCas, MethodAdd, MethodAppend, MethodExpire, MethodTTL:
 		return true
 	}
 	return false
@@ -144,6 +148,8 @@ func LookupMethod(name []byte) Method {
 		return MethodCas
 	case "add":
 		return MethodAdd
+	case "ttl":
+		return MethodTTL
 	case "len":
 		return MethodLen
 	case "mget":
@@ -164,6 +170,8 @@ func LookupMethod(name []byte) Method {
 		return MethodExists
 	case "append":
 		return MethodAppend
+	case "expire":
+		return MethodExpire
 	case "config":
 		return MethodConfig
 	case "checkpoint":

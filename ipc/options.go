@@ -109,7 +109,7 @@ func (p *params) options(c *Call, allowed option) *Error {
 func (p *params) option(c *Call, o option) *Error {
 	switch o {
 	case optTTL:
-		return p.bad(`option "ttl" is not there yet`)
+		return p.ttl(`option "ttl"`, c)
 	case optIf:
 		return p.condition(c)
 	case optSync:
@@ -160,6 +160,19 @@ func (p *params) option(c *Call, o option) *Error {
 		c.Checkpoint.Cookie = cookie
 		return nil
 	}
+}
+
+// ttl takes a time to live.
+func (p *params) ttl(what string, c *Call) *Error {
+	ms, err := p.r.Int()
+	if err == nil && (ms < 1 || ms > MaxTTL) {
+		err = ErrRange
+	}
+	if err != nil {
+		return p.wrong(what, fmt.Sprintf("a number of ms from 1 to %d", int64(MaxTTL)), err)
+	}
+	c.TTL = ms
+	return nil
 }
 
 // offset takes a byte address.

@@ -63,7 +63,7 @@ func (t *tool) verdict(yes bool, no string, fields ...field) error {
 }
 
 func (t *tool) putCommand() *cobra.Command {
-	var condition string
+	var condition, ttl string
 	var sync bool
 	cmd := &cobra.Command{
 		Use:   "put KEY [VALUE]",
@@ -74,7 +74,7 @@ func (t *tool) putCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			opts, err := conditions(condition, sync)
+			opts, err := conditions(condition, ttl, sync)
 			if err != nil {
 				return err
 			}
@@ -87,6 +87,7 @@ func (t *tool) putCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&condition, "if", "", "store only if the key is `absent`, or only if it is present")
+	ttlFlag(cmd, &ttl)
 	syncFlag(cmd, &sync)
 	return cmd
 }
@@ -105,8 +106,12 @@ func (t *tool) decide(cmd *cobra.Command, no string, key []byte, name string, as
 }
 
 // conditions turns the flags of a put into the client's options.
-func conditions(condition string, sync bool) ([]client.WriteOption, error) {
-	opts := syncOption(sync)
+func conditions(condition, ttl string, sync bool) ([]client.WriteOption, error) {
+	opts, err := ttlOption(ttl)
+	if err != nil {
+		return nil, err
+	}
+	opts = append(opts, syncOption(sync)...)
 	switch condition {
 	case "":
 	case "absent":
@@ -184,6 +189,7 @@ func (t *tool) delCommand() *cobra.Command {
 
 func (t *tool) casCommand() *cobra.Command {
 	var absent, remove, sync bool
+	var ttl string
 	cmd := &cobra.Command{
 		Use:   "cas KEY [OLD] [NEW]",
 		Short: "replace OLD by NEW if OLD is what is stored; exit code 1 if it is not",
@@ -208,13 +214,19 @@ func (t *tool) casCommand() *cobra.Command {
 					return err
 				}
 			}
+			opts, err := ttlOption(ttl)
+			if err != nil {
+				return err
+			}
+			opts = append(opts, syncOption(sync)...)
 			return t.decide(cmd, "not swapped", key, "swapped", func(ctx context.Context, c *client.Client) (bool, error) {
-				return c.CompareAndSwap(ctx, key, source, target, syncOption(sync)...)
+				return c.CompareAndSwap(ctx, key, source, target, opts...)
 			})
 		},
 	}
 	cmd.Flags().BoolVar(&absent, "absent", false, "the key must not be there (no OLD)")
 	cmd.Flags().BoolVar(&remove, "delete", false, "delete the key (no NEW)")
+	ttlFlag(cmd, &ttl)
 	syncFlag(cmd, &sync)
 	return cmd
 }
@@ -241,6 +253,7 @@ func casArguments(args []string, absent, remove bool) error {
 
 func (t *tool) addCommand() *cobra.Command {
 	var sync bool
+	var ttl string
 	cmd := &cobra.Command{
 		Use:   "add KEY [DELTA]",
 		Short: "add DELTA, 1 by default, to a counter and print the sum",
@@ -256,9 +269,14 @@ func (t *tool) addCommand() *cobra.Command {
 					return fmt.Errorf("DELTA %q is not a 64-bit integer", args[1])
 				}
 			}
+			opts, err := ttlOption(ttl)
+			if err != nil {
+				return err
+			}
+			opts = append(opts, syncOption(sync)...)
 			var sum int64
 			err = t.call(cmd, func(ctx context.Context, c *client.Client) (err error) {
-				sum, err = c.Add(ctx, key, delta, syncOption(sync)...)
+				sum, err = c.Add(ctx, key, delta, opts...)
 				return err
 			})
 			if err != nil {
@@ -267,6 +285,7 @@ func (t *tool) addCommand() *cobra.Command {
 			return t.answer(strconv.FormatInt(sum, 10), t.keyField(key), field{"sum", sum})
 		},
 	}
+	ttlFlag(cmd, &ttl)
 	syncFlag(cmd, &sync)
 	return cmd
 }

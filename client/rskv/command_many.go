@@ -69,6 +69,7 @@ func (t *tool) printPair(key, value []byte) error {
 
 func (t *tool) mputCommand() *cobra.Command {
 	var sync bool
+	var ttl string
 	cmd := &cobra.Command{
 		Use:   "mput KEY VALUE [KEY VALUE]...",
 		Short: "store several values, each by itself and in order",
@@ -87,9 +88,14 @@ func (t *tool) mputCommand() *cobra.Command {
 				}
 				pairs[i] = client.Pair{Key: key, Value: []byte(args[2*i+1])}
 			}
+			opts, err := ttlOption(ttl)
+			if err != nil {
+				return err
+			}
+			opts = append(opts, syncOption(sync)...)
 			var n int
-			err := t.call(cmd, func(ctx context.Context, c *client.Client) (err error) {
-				n, err = c.MPut(ctx, pairs, syncOption(sync)...)
+			err = t.call(cmd, func(ctx context.Context, c *client.Client) (err error) {
+				n, err = c.MPut(ctx, pairs, opts...)
 				return err
 			})
 			if err != nil {
@@ -98,6 +104,7 @@ func (t *tool) mputCommand() *cobra.Command {
 			return t.answer("", field{"stored", n})
 		},
 	}
+	ttlFlag(cmd, &ttl)
 	syncFlag(cmd, &sync)
 	return cmd
 }

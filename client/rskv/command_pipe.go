@@ -172,9 +172,9 @@ func (t *tool) startLine(ctx context.Context, args []string) (func(context.Conte
 	}
 	switch name {
 	case "put":
-		opts, rest, err := lineCondition(args)
+		opts, rest, err := lineOptions(args)
 		if args = rest; err == nil {
-			err = want(2, 2, "KEY VALUE [--if absent|present]")
+			err = want(2, 2, "KEY VALUE [--if absent|present] [--ttl DURATION]")
 		}
 		if err != nil {
 			return nil, err
@@ -204,6 +204,15 @@ func (t *tool) startLine(ctx context.Context, args []string) (func(context.Conte
 		}
 		w := c.AppendAsync(ctx, key(), []byte(args[1]))
 		return func(ctx context.Context) (bool, error) { _, err := w.Wait(ctx); return true, err }, nil
+	case "expire":
+		if err := want(2, 2, "KEY DURATION"); err != nil {
+			return nil, err
+		}
+		after, err := lifetime(args[1])
+		if err != nil {
+			return nil, err
+		}
+		return c.ExpireAsync(ctx, key(), after).Wait, nil
 	case "cas":
 		if err := want(3, 3, "KEY OLD NEW"); err != nil {
 			return nil, err
@@ -215,18 +224,26 @@ func (t *tool) startLine(ctx context.Context, args []string) (func(context.Conte
 		}
 		return func(ctx context.Context) (bool, error) { _, err := c.Sync(ctx); return true, err }, nil
 	}
-	return nil, fmt.Errorf("%q is not put, del, add, append, cas or sync", name)
+	return nil, fmt.Errorf("%q is not put, del, add, append, cas, expire or sync", name)
 }
 
-// lineCondition takes --if from the words of a put.
-func lineCondition(args []string) ([]client.WriteOption, []string, error) {
-	for i, a := range args {
-		if a == "--if" && i+1 < len(args) {
-			opts, err := conditions(args[i+1], false)
-			return opts, append(args[:i:i], args[i+2:]...), err
+// lineOptions takes --if and --ttl from the words of a put.
+func lineOptions(args []string) (opts []client.WriteOption, rest []string, err error) {
+	var condition, ttl string
+	for i := 0; i < len(args); i++ {
+		switch {
+		case args[i] == "--if" && i+1 < len(args):
+			i++
+			condition = args[i]
+		case args[i] == "--ttl" && i+1 < len(args):
+			i++
+			ttl = args[i]
+		default:
+			rest = append(rest, args[i])
 		}
 	}
-	return nil, args, nil
+	opts, err = conditions(condition, ttl, false)
+	return opts, rest, err
 }
 
 // aboutLine reports whether an error concerns one line only.

@@ -19,6 +19,7 @@ type fake struct {
 
 	mu   sync.Mutex
 	data map[string][]byte // guarded by mu
+	ttl  map[string]int64  // ms; guarded by mu
 	// lie, when set, replaces the answer to a call. Guarded by mu.
 	lie func(c *ipc.Call) *ipc.Error
 	// stream is what a backup reads, digest what it is said to be. Guarded by mu.
@@ -67,7 +68,7 @@ func (f *fake) lies(lie func(c *ipc.Call) *ipc.Error) {
 // newFake starts a fake that ends with the test.
 func newFake(t testing.TB) *fake {
 	t.Helper()
-	f := &fake{socket: filepath.Join(t.TempDir(), "s"), data: map[string][]byte{}}
+	f := &fake{socket: filepath.Join(t.TempDir(), "s"), data: map[string][]byte{}, ttl: map[string]int64{}}
 	l, err := net.Listen("unix", f.socket)
 	if err != nil {
 		t.Fatal(err)
@@ -143,6 +144,11 @@ func (f *fake) answer(out []byte, q *ipc.Request) []byte {
 func (f *fake) carryOutLocked(out []byte, id uint32, c *ipc.Call) []byte {
 	key := string(c.Key)
 	old, found := f.data[key]
+	if c.Method.Class() == ipc.ClassWrite && c.TTL != 0 {
+		for _, k := range append(c.Keys, c.Key) {
+			f.ttl[string(k)] = c.TTL
+		}
+	}
 	switch c.Method {
 	case ipc.MethodPing:
 		return ipc.AppendStrResult(out, id, "pong")
@@ -184,6 +190,20 @@ func (f *fake) carryOutLocked(out []byte, id uint32, c *ipc.Call) []byte {
 	case ipc.MethodAppend:
 		f.data[key] = append(bytes.Clone(old), c.Value...)
 		return ipc.AppendIntResult(out, id, int64(len(f.data[key])))
+	case ipc.MethodExpire:
+		if delete(f.ttl, key); found && c.TTL != 0 {
+			f.ttl[key] = c.TTL
+		}
+		return ipc.AppendBoolResult(out, id, found)
+	case ipc.MethodTTL:
+		left, expires := f.ttl[key]
+		switch {
+		case !found:
+			return ipc.AppendNilResult(out, id)
+		case !expires:
+			return ipc.AppendIntResult(out, id, -1)
+		}
+		return ipc.AppendIntResult(out, id, left)
 	case ipc.MethodMGet:
 		out = ipc.AppendArrayHeader(ipc.AppendResultHeader(out, id), len(c.Keys))
 		for _, k := range c.Keys {

@@ -68,7 +68,7 @@ func TestShell_Complete(t *testing.T) {
 	for _, c := range []struct {
 		before, after, want string
 	}{
-		{"pin", "", "ping |"}, {"pin", " x", "ping | x"}, {"exp", "", "export |"}, {"ch", "", "checkpoint|"},
+		{"pin", "", "ping |"}, {"pin", " x", "ping | x"}, {"expo", "", "export |"}, {"ch", "", "checkpoint|"},
 		{"put --s", " k v", "put --s| k v"}, {"put --sy", "", "put --sync |"}, {"put --sy", " k v", "put --sync | k v"},
 		{"help mo", "", "help monitor |"}, {"put k pi", "", ""}, {"nonsense --", "", ""}, {"zz", "", ""}, {"get --ti", "", "get --timeout |"},
 	} {

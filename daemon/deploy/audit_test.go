@@ -120,6 +120,7 @@ var unsafeReasons = map[string]string{
 	"engine/internal/record/copy_generic.go":    "long values word by word, where it does not",
 	"engine/internal/record/hash.go":            "eight bytes of a key that has as many",
 	"engine/internal/record/record.go":          "the two words of a record's header, atomically",
+	"engine/allotment.go":                       "room at the log's tail, within the epoch",
 	"engine/large.go":                           "chunks of a value, copied within the epoch",
 	"engine/move.go":                            "a record that was just allocated, before others can reach it",
 	"engine/ops.go":                             "records where index and log say they are, within the epoch",

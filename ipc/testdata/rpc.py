@@ -10,6 +10,7 @@ Run as a program, it tests a daemon: rpc.py SOCKET. It exits with 0 if every ans
 
 import socket
 import sys
+import time
 
 import msgpack
 
@@ -100,6 +101,15 @@ def test_methods(rpc, p):
     expect("mget", rpc.call("mget", [p + b"b", p + b"none", p + b"a"]), [b"2", None, b"1"])
     expect("mdel", rpc.call("mdel", [p + b"a", p + b"none"]), 1)
     expect("mdel blind", rpc.call("mdel", [p + b"b"], {"blind": True}), None)
+    expect("put ttl", rpc.call("put", p + b"a", b"1", {"ttl": 3600000}), True)
+    expect("ttl", 0 < rpc.call("ttl", p + b"a") <= 3600000, True)
+    expect("expire nil", rpc.call("expire", p + b"a", None), True)
+    expect("ttl none", rpc.call("ttl", p + b"a"), -1)
+    expect("expire", rpc.call("expire", p + b"a", 1), True)
+    time.sleep(0.01)
+    expect("expired", rpc.call("get", p + b"a"), None)
+    expect("ttl absent", rpc.call("ttl", p + b"a"), None)
+    refused(rpc, "ttl 0", "BadRequest", "put", k, b"v", {"ttl": 0})
     value = bytes(range(256)) * 4096
     expect("put 1 MiB", rpc.call("put", big, value), True)
     expect("get 1 MiB", rpc.call("get", big) == value, True)
