@@ -13,9 +13,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// benchKeys are the keys of 8 B with values of 8 B that the benchmarks read and
-// write, all in memory. The figures of bench/README.md are those of ten million.
-var benchKeys = flag.Int("bench.keys", 100_000, "keys of the benchmarks in memory")
+// The benchmarks read and write keys of 8 B, all in memory. The figures of
+// bench/README.md are those of ten million with values of 8 B.
+var (
+	benchKeys  = flag.Int("bench.keys", 100_000, "keys of the benchmarks in memory")
+	benchValue = flag.Int("bench.value", 8, "bytes of their values, at least 8")
+)
 
 const (
 	benchBatch = 32
@@ -29,12 +32,12 @@ type benchRun struct {
 	state   uint64
 	keys    uint64
 	ops     [benchBatch]Op
-	room    [benchBatch][2]uint64 // key and value
+	keyRoom [benchBatch]uint64
 }
 
 func openBench(t testing.TB) *Store {
 	s, err := Open(Options{
-		Dir: t.TempDir(), Memory: int64(*benchKeys)*100 + 128<<20, CommitInterval: -1,
+		Dir: t.TempDir(), Memory: int64(*benchKeys)*int64(100+*benchValue) + 128<<20, CommitInterval: -1,
 		IndexBits: bits.Len(uint(*benchKeys)/4 - 1),
 	})
 	require.NoError(t, err)
@@ -43,7 +46,7 @@ func openBench(t testing.TB) *Store {
 	defer r.session.Close()
 	for k := 0; k < *benchKeys; k += benchBatch {
 		for i := range r.ops {
-			r.room[i] = [2]uint64{uint64(k + i), uint64(k + i)}
+			r.set(i, uint64(k+i))
 		}
 		r.session.Do(r.ops[:])
 	}
@@ -57,8 +60,8 @@ func newBenchRun(s *Store, kind OpKind) *benchRun {
 	for i := range r.ops {
 		op := &r.ops[i]
 		op.Kind, op.Delta = kind, benchDelta
-		op.Key = wordBytes(&r.room[i][0])
-		op.Value = wordBytes(&r.room[i][1])
+		op.Key = wordBytes(&r.keyRoom[i])
+		op.Value = make([]byte, *benchValue)
 	}
 	return r
 }
@@ -72,8 +75,13 @@ func (r *benchRun) draw(i int) uint64 {
 	x = (x ^ x>>30) * 0xBF58476D1CE4E5B9
 	x = (x ^ x>>27) * 0x94D049BB133111EB
 	k, _ := bits.Mul64(x^x>>31, r.keys)
-	r.room[i] = [2]uint64{k, k}
+	r.set(i, k)
 	return k
+}
+
+func (r *benchRun) set(i int, k uint64) {
+	r.keyRoom[i] = k
+	binary.LittleEndian.PutUint64(r.ops[i].Value, k)
 }
 
 // batch runs a batch of drawn keys.
@@ -84,8 +92,8 @@ func (r *benchRun) batch() error {
 	r.session.Do(r.ops[:])
 	for i := range r.ops {
 		op := &r.ops[i]
-		if op.Err != nil || !op.Found || op.Kind == OpGet && r.room[i][1]%benchDelta != r.room[i][0] {
-			return fmt.Errorf("key %d: %t %x, %w", r.room[i][0], op.Found, op.Value, op.Err)
+		if op.Err != nil || !op.Found || op.Kind == OpGet && binary.LittleEndian.Uint64(op.Value)%benchDelta != r.keyRoom[i] {
+			return fmt.Errorf("key %d: %t %x, %w", r.keyRoom[i], op.Found, op.Value, op.Err)
 		}
 	}
 	return nil
