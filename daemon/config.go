@@ -55,6 +55,8 @@ func Defaults() Config {
 		AnswerTimeout:      time.Minute,
 		DrainTimeout:       10 * time.Second,
 		BackupTimeout:      time.Minute,
+		MaxWatches:         64,
+		WatchTimeout:       10 * time.Second,
 		SlowlogSize:        128,
 		ScrubRate:          engine.ScrubRateDefault,
 		Sandbox:            sandboxAuto,

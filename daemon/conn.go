@@ -53,9 +53,10 @@ type conn struct {
 	held    []heldAnswer  // answers for the next commit
 	syncs   []waitingSync // in the order received
 
-	backupOf   *backup  // that the client has opened; nil: none
-	monitoring *monitor // that the client has started; nil: none
-	name       string   // that the client said in hello
+	backupOf   *backup   // that the client has opened; nil: none
+	following  *follower // that sends changes to the client; nil: none
+	monitoring *monitor  // that the client has started; nil: none
+	name       string    // that the client said in hello
 
 	// What is asked of the burst in hand, see watch.
 	watched  bool        // anything of what follows
@@ -222,6 +223,7 @@ func (c *conn) stop(drop bool) {
 	if !c.stopping {
 		c.stopping = true
 		close(c.halt)
+		c.endFollow()
 	}
 	c.dropping = c.dropping || drop
 	c.changed.Broadcast()
@@ -264,6 +266,7 @@ func (c *conn) finish() {
 	c.mu.Lock()
 	c.stopping = true
 	c.endMonitor()
+	c.endFollow()
 	c.endBackup() // its reads wait for the engine, and the engine for reads
 	for c.flight.unanswered > 0 {
 		c.changed.Wait()

@@ -69,7 +69,7 @@ func TestDaemon_Methods(t *testing.T) {
 	w.want(int64(4), "len") // n max text a
 	w.want(opt{"durable": int64(0)}, "sync")
 	w.want(int64(4), "len", opt{"exact": true})
-	w.refuse(ipc.CodeUnknownMethod, "watch", opt{})
+	w.refuse(ipc.CodeUnknownMethod, "frob", opt{})
 	w.refuse(ipc.CodeUnknownMethod, "nonsense")
 
 	stats := w.ask("stats").result.(map[string]any)

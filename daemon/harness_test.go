@@ -111,6 +111,13 @@ type wire struct {
 	read ipc.Splitter
 	id   uint32
 	told []int64 // durable numbers of notifications
+	news []news  // other notifications, and not looked at yet
+}
+
+// news is a notification of a watch.
+type news struct {
+	method string
+	params []any
 }
 
 func (d *running) dial() *wire { return dialPath(d.t, d.cfg.Socket) }
@@ -164,23 +171,33 @@ func (w *wire) send(b []byte) {
 // receive returns the next answer; io.EOF when the daemon has closed.
 func (w *wire) receive() (answer, error) {
 	for {
+		message, err := w.message()
+		if err != nil {
+			return answer{}, err
+		}
+		if !w.notified(message) {
+			return decodeAnswer(message)
+		}
+	}
+}
+
+// message returns the next message.
+func (w *wire) message() ([]byte, error) {
+	for {
 		n, refused := w.read.Next(w.buf)
 		if refused != nil {
-			return answer{}, refused
+			return nil, refused
 		}
 		if n > 0 {
 			message := w.buf[:n]
 			w.buf = w.buf[n:]
-			if w.notified(message) {
-				continue
-			}
-			return decodeAnswer(message)
+			return message, nil
 		}
 		_ = w.conn.SetReadDeadline(time.Now().Add(patience))
 		room := make([]byte, 64<<10)
 		n, err := w.conn.Read(room)
 		if err != nil {
-			return answer{}, err
+			return nil, err
 		}
 		w.buf = append(w.buf, room[:n]...)
 	}
@@ -193,11 +210,30 @@ func (w *wire) notified(message []byte) bool {
 		return false
 	}
 	require.Equal(w.t, int64(2), plain(parts[0]))
-	require.Equal(w.t, ipc.NotifyDurable, parts[1])
 	params := plain(parts[2]).([]any)
+	if parts[1] != ipc.NotifyDurable {
+		w.news = append(w.news, news{parts[1].(string), params})
+		return true
+	}
 	require.Len(w.t, params, 1)
 	w.told = append(w.told, params[0].(int64))
 	return true
+}
+
+// next returns the next notification of a watch.
+func (w *wire) next() news {
+	w.t.Helper()
+	for len(w.news) == 0 {
+		message, err := w.message()
+		require.NoError(w.t, err)
+		if !w.notified(message) {
+			a, err := decodeAnswer(message)
+			require.Failf(w.t, "no notification", "%+v %v", a, err)
+		}
+	}
+	n := w.news[0]
+	w.news = w.news[1:]
+	return n
 }
 
 func decodeAnswer(message []byte) (answer, error) {

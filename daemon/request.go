@@ -171,6 +171,8 @@ func (c *conn) about(k call) {
 		c.tasks(k)
 	case ipc.MethodScan:
 		c.scan(k)
+	case ipc.MethodWatch:
+		c.follow(k)
 	}
 }
 

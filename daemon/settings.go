@@ -53,6 +53,8 @@ type Config struct {
 	AnswerTimeout  time.Duration
 	DrainTimeout   time.Duration
 	BackupTimeout  time.Duration
+	MaxWatches     int
+	WatchTimeout   time.Duration
 
 	ScrubInterval time.Duration
 	ScrubRate     int64
@@ -203,6 +205,10 @@ var settings = []setting{
 		func(c *Config) value { return spanValue{&c.DrainTimeout, timeoutMin, timeoutMax} }},
 	{"backup_timeout", "a backup that its client does not read for that long is given up; 0: never", true,
 		func(c *Config) value { return spanValue{&c.BackupTimeout, timeoutMin, timeoutMax} }},
+	{"max_watches", "watches of changes at a time, some 300 KiB of memory each, and 2 pages of the log while one catches up", true,
+		func(c *Config) value { return countValue{&c.MaxWatches, 1, connectionsMax} }},
+	{"watch_timeout", "a watch ends whose client takes none of its notifications for that long, and is told where to go on; 0: never", true,
+		func(c *Config) value { return spanValue{&c.WatchTimeout, timeoutMin, timeoutMax} }},
 	{"scrub_interval", "how often the whole log is read back and verified; 0: only when asked", true,
 		func(c *Config) value { return spanValue{&c.ScrubInterval, timeoutMin, scrubIntervalMax} }},
 	{"scrub_rate", "bytes a second that are read for that; 0: no limit", true,

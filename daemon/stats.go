@@ -28,6 +28,9 @@ type counters struct {
 	heldUp     atomic.Uint64 // times a connection was not read on for its bounds
 	commits    atomic.Uint64 // commits asked for by connections
 	backups    atomic.Int64  // open now
+	watches    atomic.Int64  // running now
+	lagged     atomic.Uint64 // watches that ended because they did not keep up
+	changes    atomic.Uint64 // told to watches
 	bytesIn    atomic.Uint64
 	bytesOut   atomic.Uint64
 	methods    [methodCount]atomic.Uint64
@@ -146,6 +149,9 @@ func (s *server) stats() map[string]any {
 		"daemon_requests_refused":     n.refused.Load(),
 		"daemon_commits_asked":        n.commits.Load(),
 		"daemon_backups":              n.backups.Load(),
+		"daemon_watches":              n.watches.Load(),
+		"daemon_watches_lagged":       n.lagged.Load(),
+		"daemon_changes_told":         n.changes.Load(),
 		"daemon_bytes_in":             n.bytesIn.Load(),
 		"daemon_bytes_out":            n.bytesOut.Load(),
 		"daemon_queued_bytes":         s.queued.Load(),

@@ -119,6 +119,8 @@ const (
 	feedBehind = 4
 	// feedTells is after how many bytes of log without a change a commit is told.
 	feedTells = 16 << 20
+	// feedLooks is after how many records Next looks whether it is still wanted.
+	feedLooks = 1024
 )
 
 // OpenFeed returns a feed; Close ends it. ErrCursor: it cannot begin at From, since
@@ -210,21 +212,29 @@ func (f *Feed) closeReader() {
 func (f *Feed) More() <-chan struct{} { return f.s.feeds.wait() }
 
 // Next returns the next change; ok is false when there is none yet. It may wait for
-// the disk, never for a commit. After an error the feed has ended.
-func (f *Feed) Next() (c Change, ok bool, err error) {
+// the disk, and read much where there is little for its prefix, but never waits for
+// a commit. If ctx ends meanwhile, it returns ctx's error and may be called again;
+// after any other error the feed has ended.
+func (f *Feed) Next(ctx context.Context) (c Change, ok bool, err error) {
 	if f.err == nil {
-		if c, ok, err = f.next(); err == nil {
+		if c, ok, err = f.next(ctx); err == nil {
 			return c, ok, nil
 		}
-		f.err = fmt.Errorf("feed: %w", err)
+		if err = fmt.Errorf("feed: %w", err); ctx.Err() != nil {
+			return Change{}, false, err
+		}
+		f.err = err
 	}
 	return Change{}, false, f.err
 }
 
-func (f *Feed) next() (c Change, ok bool, err error) {
-	for {
+func (f *Feed) next(ctx context.Context) (c Change, ok bool, err error) {
+	for n := 0; ; n++ {
 		if f.s.closed.Load() {
 			return c, false, ErrClosed
+		}
+		if n%feedLooks == feedLooks-1 && ctx.Err() != nil {
+			return c, false, ctx.Err()
 		}
 		if len(f.found) > 0 {
 			r := &f.found[0]
@@ -437,7 +447,7 @@ func (f *Feed) Changes(ctx context.Context) iter.Seq2[Change, error] {
 		for {
 			more := f.More()
 			for {
-				c, ok, err := f.Next()
+				c, ok, err := f.Next(ctx)
 				if err == nil && ctx.Err() != nil {
 					err = ctx.Err()
 				}

@@ -33,7 +33,7 @@ func tellAll(t testing.TB, f *Feed) (all []told, commits []int64) {
 	t.Helper()
 	at := f.Start() - 1
 	for {
-		c, ok, err := f.Next()
+		c, ok, err := f.Next(context.Background())
 		require.NoError(t, err)
 		if !ok {
 			return all, commits
@@ -163,7 +163,7 @@ func TestFeed_EveryKind(t *testing.T) {
 	}
 	n.Close()
 	require.NoError(t, s.Close())
-	_, _, err = f.Next()
+	_, _, err = f.Next(context.Background())
 	require.ErrorIs(t, err, ErrClosed)
 	f.Close()
 }
@@ -344,18 +344,18 @@ func TestFeed_Lost(t *testing.T) {
 	}
 	syncStore(t, s)
 	f := openFeed(t, s, FeedOptions{})
-	_, ok, err := f.Next()
+	_, ok, err := f.Next(context.Background())
 	require.NoError(t, err)
 	require.True(t, ok)
 	evict(t, s, n)
 	syncStore(t, s)
 	waitFor(t, "a pass beside a feed", background(func() { compact(t, s, 0) }))
 	for err == nil {
-		_, ok, err = f.Next()
+		_, ok, err = f.Next(context.Background())
 		require.True(t, ok || err != nil, "the feed came to its end")
 	}
 	require.ErrorIs(t, err, ErrCursor)
-	_, _, again := f.Next()
+	_, _, again := f.Next(context.Background())
 	require.Equal(t, err, again)
 	f.Close()
 	_, err = s.OpenFeed(context.Background(), FeedOptions{From: f.Start()})
@@ -634,7 +634,7 @@ func (w *feedWatcher) follow(commits int) error {
 	group, at := map[string]uint64{}, w.at-1
 	for commits > 0 {
 		more := f.More()
-		c, ok, err := f.Next()
+		c, ok, err := f.Next(context.Background())
 		if err != nil {
 			return err
 		}

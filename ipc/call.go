@@ -82,6 +82,7 @@ type Call struct {
 	Hello      HelloCall      // hello
 	Checkpoint CheckpointCall // checkpoint
 	Scan       ScanCall       // scan
+	Watch      WatchCall      // watch
 	Settings   []Setting      // config: what to set, if anything
 	Offset     int64          // backup read: byte of the stream; compact: byte address of the log, 0: not given
 	Name       []byte         // tasks stop start run: of which; aliases the message
@@ -112,6 +113,13 @@ type ScanCall struct {
 	HasCursor bool
 	KeysOnly  bool
 	Count     int // entries at most; 0: not given
+}
+
+// WatchCall says which changes are wanted. Its bytes alias the message.
+type WatchCall struct {
+	Prefix  []byte // what keys begin with; empty: all
+	From    int64  // byte address of the log, if HasFrom; else from now on
+	HasFrom bool
 }
 
 // Class returns the class this very call belongs to: its method's, but a config call that sets
@@ -223,6 +231,8 @@ func (p *params) parse(c *Call) (err *Error) {
 		return p.options(c, optExact)
 	case MethodScan:
 		return p.options(c, optPrefix|optCursor|optKeys|optCount)
+	case MethodWatch:
+		return p.options(c, optPrefix|optFrom)
 	case MethodConfig:
 		return p.options(c, optSet)
 	case MethodHello:
@@ -273,7 +283,7 @@ func (p *params) backup(c *Call) (err *Error) {
 	if c.Action != ActionRead {
 		return nil
 	}
-	return p.offset("offset", c)
+	return p.offset("offset", &c.Offset)
 }
 
 // tasks takes what to do, and the name of the task that it is about.

@@ -64,6 +64,9 @@ func TestParseCall_EveryMethod(t *testing.T) {
 		{"scan", nil, ipc.Call{Method: ipc.MethodScan}},
 		{"scan", list{dict{"cursor": nil, "count": 7}}, ipc.Call{Method: ipc.MethodScan, Scan: ipc.ScanCall{Count: 7}}},
 		{"scan", list{dict{"cursor": []byte{}, "keys": true, "prefix": k}}, ipc.Call{Method: ipc.MethodScan, Scan: ipc.ScanCall{Prefix: k, Cursor: []byte{}, HasCursor: true, KeysOnly: true}}},
+		{"watch", nil, ipc.Call{Method: ipc.MethodWatch}},
+		{"watch", list{dict{"from": nil, "prefix": k}}, ipc.Call{Method: ipc.MethodWatch, Watch: ipc.WatchCall{Prefix: k}}},
+		{"watch", list{dict{"from": 1 << 40}}, ipc.Call{Method: ipc.MethodWatch, Watch: ipc.WatchCall{From: 1 << 40, HasFrom: true}}},
 		{"len", list{dict{"exact": true}}, ipc.Call{Method: ipc.MethodLen, Exact: true}},
 		{"sync", nil, ipc.Call{Method: ipc.MethodSync}},
 		{"stats", nil, ipc.Call{Method: ipc.MethodStats}},
@@ -126,7 +129,11 @@ func TestParseCall_Refuses(t *testing.T) {
 		params list
 		want   string
 	}{
-		{"watch", list{dict{}}, `UnknownMethod: watch is not there yet`},
+		{"watch", list{dict{"from": -1}}, `BadRequest: watch: option "from" is out of range, must be an integer from 0 to 2^63-1`},
+		{"watch", list{dict{"from": k}}, `BadRequest: watch: option "from" is bin, must be an integer from 0 to 2^63-1`},
+		{"watch", list{dict{"prefix": long[:11]}}, `KeyTooLarge: watch: key has 11 bytes, the limit is 10`},
+		{"watch", list{dict{"count": 4}}, `BadRequest: watch: unknown option "count"`},
+		{"watch", list{0}, `BadRequest: watch: options is int, must be a map`},
 		{"scan", list{dict{"count": 4}}, `BadRequest: scan: option "count" is out of range, must be an integer from 1 to 3`},
 		{"scan", list{dict{"count": 0}}, `BadRequest: scan: option "count" is out of range, must be an integer from 1 to 3`},
 		{"scan", list{dict{"count": "x"}}, `BadRequest: scan: option "count" is str, must be an integer from 1 to 3`},
@@ -297,7 +304,7 @@ func TestMethod_Classes(t *testing.T) {
 		"sync": "read", "stats": "read", "config": "read", "put": "write", "del": "write", "cas": "write",
 		"add": "write", "append": "write", "mput": "write", "mdel": "write", "checkpoint": "admin", "checkpoints": "read",
 		"compact": "admin", "tasks": "admin",
-		"backup": "admin", "scrub": "admin", "health": "read", "slowlog": "admin", "monitor": "admin", "scan": "read",
+		"backup": "admin", "scrub": "admin", "health": "read", "slowlog": "admin", "monitor": "admin", "scan": "read", "watch": "read",
 		"expire": "write", "ttl": "read",
 	} {
 		m := ipc.LookupMethod([]byte(method))
@@ -305,7 +312,7 @@ func TestMethod_Classes(t *testing.T) {
 		require.Equal(t, method, m.String())
 		require.Equal(t, want, m.Class().String(), method)
 	}
-	require.Len(t, ipc.Methods(), 28)
+	require.Len(t, ipc.Methods(), 29)
 	c, err := call(t, ipc.DefaultLimits(), "config", dict{"set": dict{"a": 1}})
 	require.Nil(t, err)
 	require.Equal(t, ipc.ClassAdmin, c.Class())

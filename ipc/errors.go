@@ -13,7 +13,7 @@ type Code string
 // The codes of the protocol.
 const (
 	CodeBadRequest      Code = "BadRequest"      // malformed, wrong type, unknown option
-	CodeUnknownMethod   Code = "UnknownMethod"   // no such method, or not there yet
+	CodeUnknownMethod   Code = "UnknownMethod"   // no such method
 	CodeKeyTooLarge     Code = "KeyTooLarge"     // key above its limit
 	CodeValueTooLarge   Code = "ValueTooLarge"   // value above its limit
 	CodeRequestTooLarge Code = "RequestTooLarge" // request above its limit; the connection closes
@@ -27,7 +27,7 @@ const (
 	CodeCorrupt         Code = "Corrupt"         // the record's checksum does not hold
 	CodeIO              Code = "IO"              // an I/O error
 	CodeSessionUnknown  Code = "SessionUnknown"  // the daemon cannot know this session any more
-	CodeCursorLost      Code = "CursorLost"      // a scan cannot go on from this cursor: begin a new one
+	CodeCursorLost      Code = "CursorLost"      // a scan or a watch cannot go on from there: begin anew
 	CodeShuttingDown    Code = "ShuttingDown"    // the daemon is stopping
 	CodeInternal        Code = "Internal"        // a bug in the daemon
 )

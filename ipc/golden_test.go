@@ -157,11 +157,15 @@ func TestProtocol_EncodersMakeTheExamples(t *testing.T) {
 		"add":          ipc.AppendInt(ipc.AppendBin(header(nil, 6, ipc.MethodAdd, 2), []byte("n")), -1),
 		"sum":          ipc.AppendIntResult(nil, 6, -1),
 		"length":       ipc.AppendUintResult(nil, 8, 5),
-		"error":        ipc.AppendErrorResponse(nil, 17, ipc.CodeUnknownMethod, "watch is not there yet"),
+		"error":        ipc.AppendErrorResponse(nil, 17, ipc.CodeUnknownMethod, `no method "frob"`),
 		"stream error": ipc.AppendErrorResponse(nil, 0, ipc.ErrNotMessagePack.Code, ipc.ErrNotMessagePack.Message),
 		"hello":        ipc.AppendHello(ipc.AppendResultHeader(nil, 1), &hello),
 		"resumed":      ipc.AppendHello(ipc.AppendResultHeader(nil, 1), &resumed),
 		"durable":      ipc.AppendDurableNotification(nil, 3),
+		"put change":   ipc.AppendPutChange(nil, 4128, []byte("a"), []byte("1")),
+		"del change":   ipc.AppendDeleteChange(nil, 4160, []byte("ab")),
+		"commit":       ipc.AppendPlace(nil, ipc.NotifyCommit, 8192),
+		"lagged":       ipc.AppendPlace(nil, ipc.NotifyLagged, 8192),
 	} {
 		require.True(t, published[hex.EncodeToString(made)], "%s: % x is not in PROTOCOL.md", what, made)
 	}

@@ -1,14 +1,12 @@
 package ipc
 
-import "slices"
-
 // Method is one of the methods a daemon of this version carries out. The numbers are private to a
 // process; on the wire a method is its name.
 type Method uint8
 
 // The methods.
 const (
-	MethodUnknown Method = iota // not a method, or one that is not there yet
+	MethodUnknown Method = iota // not a method
 	MethodPing
 	MethodHello
 	MethodGet
@@ -37,6 +35,7 @@ const (
 	MethodCompact
 	MethodTasks
 	MethodScan
+	MethodWatch
 	methodCount
 )
 
@@ -95,11 +94,7 @@ var methods = [methodCount]methodInfo{
 	MethodCompact:     {"compact", ClassAdmin, 0, 1},
 	MethodTasks:       {"tasks", ClassAdmin, 1, 2},
 	MethodScan:        {"scan", ClassRead, 0, 1},
-}
-
-// later are the methods the protocol names and this version does not have.
-var later = []string{
-	"watch",
+	MethodWatch:       {"watch", ClassRead, 0, 1},
 }
 
 // MethodLimit is one more than the largest Method: the length of a table of all of them.
@@ -194,6 +189,8 @@ func LookupMethod(name []byte) Method {
 		return MethodTasks
 	case "scan":
 		return MethodScan
+	case "watch":
+		return MethodWatch
 	}
 	return MethodUnknown
 }
@@ -201,9 +198,6 @@ func LookupMethod(name []byte) Method {
 // unknownMethod is the error that answers a method which is not there.
 func unknownMethod(name []byte) *Error {
 	const shown = 64 // bytes of a stranger's text an error message repeats
-	if slices.Contains(later, string(name)) {
-		return &Error{CodeUnknownMethod, string(name) + " is not there yet"}
-	}
 	if len(name) > shown {
 		name = name[:shown]
 	}

@@ -28,6 +28,7 @@ const (
 	optPrefix
 	optCursor
 	optKeys
+	optFrom
 )
 
 // optionOf returns the option of that name, 0 if there is none.
@@ -71,6 +72,8 @@ func optionOf(name []byte) option {
 		return optCursor
 	case "keys":
 		return optKeys
+	case "from":
+		return optFrom
 	}
 	return 0
 }
@@ -142,11 +145,16 @@ func (p *params) option(c *Call, o option) *Error {
 	case optEvery:
 		return p.number(`option "every"`, c)
 	case optUntil:
-		return p.offset(`option "until"`, c)
+		return p.offset(`option "until"`, &c.Offset)
 	case optKeys:
 		return p.flag("keys", &c.Scan.KeysOnly)
 	case optPrefix:
-		return p.prefix(c)
+		if p.m == MethodWatch {
+			return p.prefix(&c.Watch.Prefix)
+		}
+		return p.prefix(&c.Scan.Prefix)
+	case optFrom:
+		return p.watchFrom(c)
 	case optCursor:
 		return p.cursor(c)
 	default: // optCookie
@@ -176,7 +184,7 @@ func (p *params) ttl(what string, c *Call) *Error {
 }
 
 // offset takes a byte address.
-func (p *params) offset(what string, c *Call) *Error {
+func (p *params) offset(what string, to *int64) *Error {
 	offset, err := p.r.Uint()
 	if err == nil && offset > math.MaxInt64 {
 		err = ErrRange
@@ -184,8 +192,17 @@ func (p *params) offset(what string, c *Call) *Error {
 	if err != nil {
 		return p.wrong(what, "an integer from 0 to 2^63-1", err)
 	}
-	c.Offset = int64(offset)
+	*to = int64(offset)
 	return nil
+}
+
+// watchFrom takes where a watch begins; nil: now.
+func (p *params) watchFrom(c *Call) *Error {
+	if p.r.TakeNil() {
+		return nil
+	}
+	c.Watch.HasFrom = true
+	return p.offset(`option "from"`, &c.Watch.From)
 }
 
 // number takes a number of things, at least one.
@@ -214,7 +231,7 @@ func (p *params) scanCount(c *Call) *Error {
 	return nil
 }
 
-func (p *params) prefix(c *Call) *Error {
+func (p *params) prefix(to *[]byte) *Error {
 	v, err := p.r.Bytes()
 	if err != nil {
 		return p.wrong(`option "prefix"`, "bin or str", err)
@@ -222,7 +239,7 @@ func (p *params) prefix(c *Call) *Error {
 	if len(v) > p.lim.Key {
 		return p.wrongKey(len(v))
 	}
-	c.Scan.Prefix = v
+	*to = v
 	return nil
 }
 

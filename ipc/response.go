@@ -63,8 +63,87 @@ func AppendStrResult(dst []byte, id uint32, s string) []byte {
 // AppendDurableNotification appends [2, "durable", [number]]: the session's writes up to number are
 // on stable storage.
 func AppendDurableNotification(dst []byte, number uint64) []byte {
-	dst = append(dst, fixarray|3, byte(TypeNotification))
-	return AppendUint(append(AppendStr(dst, NotifyDurable), fixarray|1), number)
+	return AppendUint(append(appendNotification(dst, NotifyDurable), fixarray|1), number)
+}
+
+// Methods of notifications that a watch brings.
+const (
+	NotifyChange = "change" // [address, op, key, value]
+	NotifyCommit = "commit" // [address to resume from]
+	NotifyLagged = "lagged" // [address to resume from]: the watch has ended
+)
+
+// What a change does, as said in its notification.
+const (
+	ChangePut    = "put"
+	ChangeDelete = "del"
+)
+
+// AppendPutChange appends [2, "change", [address, "put", key, value]].
+func AppendPutChange(dst []byte, address int64, key, value []byte) []byte {
+	return AppendBin(appendChange(dst, address, ChangePut, key), value)
+}
+
+// AppendDeleteChange appends [2, "change", [address, "del", key, nil]].
+func AppendDeleteChange(dst []byte, address int64, key []byte) []byte {
+	return AppendNil(appendChange(dst, address, ChangeDelete, key))
+}
+
+func appendChange(dst []byte, address int64, op string, key []byte) []byte {
+	dst = AppendInt(append(appendNotification(dst, NotifyChange), fixarray|4), address)
+	return AppendBin(AppendStr(dst, op), key)
+}
+
+// AppendPlace appends the notification of a place in the log: NotifyCommit or NotifyLagged.
+func AppendPlace(dst []byte, method string, address int64) []byte {
+	return AppendInt(append(appendNotification(dst, method), fixarray|1), address)
+}
+
+func appendNotification(dst []byte, method string) []byte {
+	return AppendStr(append(dst, fixarray|3, byte(TypeNotification)), method)
+}
+
+// Change is a notification of a watch. Its bytes alias the message.
+type Change struct {
+	Address int64
+	Deleted bool
+	Key     []byte
+	Value   []byte // nil if Deleted
+}
+
+// ReadChange reads the params of a NotifyChange.
+func ReadChange(r *Reader) (c Change, err error) {
+	if n, err := r.ArrayLen(); err != nil || n != 4 {
+		return c, ErrNotResponse
+	}
+	if c.Address, err = r.Int(); err != nil {
+		return c, err
+	}
+	op, err := r.Bytes()
+	if err != nil {
+		return c, err
+	}
+	if c.Key, err = r.Bytes(); err != nil {
+		return c, err
+	}
+	switch string(op) {
+	case ChangePut:
+		c.Value, err = r.Bytes()
+		return c, err
+	case ChangeDelete:
+		if c.Deleted = r.TakeNil(); c.Deleted {
+			return c, nil
+		}
+	}
+	return c, ErrNotResponse
+}
+
+// ReadPlace reads the params of a NotifyCommit or NotifyLagged.
+func ReadPlace(r *Reader) (address int64, err error) {
+	if n, err := r.ArrayLen(); err != nil || n != 1 {
+		return 0, ErrNotResponse
+	}
+	return r.Int()
 }
 
 // NotifyDurable is the method of the notification that tells how far a session is durable.

@@ -93,6 +93,45 @@ func TestLimits_Validate(t *testing.T) {
 	require.EqualError(t, l.Validate(), "limit key is 65536, must be 1..65535; limit queued is 0, must be 1..16777216")
 }
 
+// changeParams encodes a change and returns the params of its notification.
+func changeParams(t testing.TB, c ipc.Change) []byte {
+	b := ipc.AppendPutChange(nil, c.Address, c.Key, c.Value)
+	if c.Deleted {
+		b = ipc.AppendDeleteChange(nil, c.Address, c.Key)
+	}
+	var p ipc.Response
+	require.NoError(t, ipc.ParseResponse(b, &p))
+	require.Equal(t, ipc.NotifyChange, string(p.Method))
+	raw, err := p.Result.Raw()
+	require.NoError(t, err)
+	return raw
+}
+
+// What could go wrong: a change is read as another, or what is none as one.
+func TestReadChange(t *testing.T) {
+	for _, c := range []ipc.Change{
+		{Address: 1 << 50, Key: []byte("k"), Value: []byte{}}, {Key: []byte("k"), Value: []byte("v")}, {Address: 16, Deleted: true, Key: []byte("k")},
+	} {
+		r := ipc.NewReader(changeParams(t, c))
+		got, err := ipc.ReadChange(&r)
+		require.NoError(t, err)
+		require.Equal(t, c, got)
+	}
+	for _, bad := range []any{
+		nil, list{}, list{1, "put", "k"}, list{1, "put", "k", nil}, list{1, "del", "k", "v"}, list{"1", "del", "k", nil},
+		list{1, "move", "k", "v"}, list{1, 2, "k", "v"}, list{1, "put", 3, "v"}, list{1, "put", "k", "v", 5},
+	} {
+		b, err := msgpack.Marshal(bad)
+		require.NoError(t, err)
+		r := ipc.NewReader(b)
+		_, err = ipc.ReadChange(&r)
+		require.Error(t, err, "%v", bad)
+		r = ipc.NewReader(b)
+		_, err = ipc.ReadPlace(&r)
+		require.Error(t, err, "%v", bad)
+	}
+}
+
 // FuzzResponse looks for a message that makes the client's parser panic.
 func FuzzResponse(f *testing.F) {
 	for _, e := range examples(f) {
@@ -105,6 +144,15 @@ func FuzzResponse(f *testing.F) {
 		}
 		_ = p.Err()
 		r := p.Result
+		if c, err := ipc.ReadChange(&r); err == nil {
+			again := ipc.NewReader(changeParams(t, c))
+			got, err := ipc.ReadChange(&again)
+			require.NoError(t, err)
+			require.Equal(t, c, got)
+		}
+		r = p.Result
+		_, _ = ipc.ReadPlace(&r)
+		r = p.Result
 		if h, err := ipc.ReadHello(&r); err == nil {
 			again := ipc.NewReader(ipc.AppendHello(nil, &h))
 			got, err := ipc.ReadHello(&again)
