@@ -571,6 +571,32 @@ func ExampleClient_StartMonitor() {
 	// true <nil>
 }
 
+func ExampleClient_Watch() {
+	ctx, c := dialed()
+	defer c.Close()
+	begun := false
+	for change, err := range c.Watch(ctx, client.WatchOptions{Prefix: []byte("seen/")}) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%s %q\n", change.Kind, change.Key)
+		if change.Kind == client.ChangeCommit { // whoever stores change.Address can go on from here
+			if begun {
+				break
+			}
+			begun = true
+			must(c.MPut(ctx, []client.Pair{{Key: []byte("seen/a"), Value: []byte("1")}, {Key: []byte("seen/b"), Value: []byte("2")}}))
+			must(c.Put(ctx, []byte("seen/a"), []byte("3"), client.Sync)) // the last state in a commit is what comes
+			must(c.Put(ctx, []byte("other"), nil))
+		}
+	}
+	// Unordered output:
+	// commit ""
+	// put "seen/a"
+	// put "seen/b"
+	// commit ""
+}
+
 // What could go wrong: a function is added, and nobody is shown how it is used.
 func TestExamples_ShowEveryFunction(t *testing.T) {
 	text, err := os.ReadFile("example_test.go")

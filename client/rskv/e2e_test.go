@@ -78,6 +78,7 @@ func TestRskvd_RoundTrip(t *testing.T) {
 	require.Greater(t, keys, 2)
 	require.Equal(t, result{0, fmt.Sprintln(keys), ""}, rskv(t, socket, "", "len", "--exact"))
 	require.Equal(t, result{0, fmt.Sprintln(keys), ""}, rskv(t, socket, "", "len"))
+	watchStore(t, socket)
 	require.Contains(t, rskv(t, socket, "", "config").stdout, "memory 32MiB\n")
 	require.Contains(t, rskv(t, socket, "", "checkpoint", "--kind", "log").stdout, "checkpoint ")
 	require.Contains(t, rskv(t, socket, "", "checkpoint", "--cookie", "nightly").stdout, "checkpoint ")
@@ -93,4 +94,29 @@ func TestRskvd_RoundTrip(t *testing.T) {
 	require.Equal(t, 0, rskv(t, socket, "", "export", tree, "--like", src).code)
 	require.Equal(t, 0, rskv(t, socket, "", "verify", tree).code)
 	d.stop(t)
+}
+
+// watchStore watches what was put before: the lines must be such as scripts take
+// apart, and end well when they are interrupted.
+func watchStore(t *testing.T, socket string) {
+	t.Helper()
+	require.Equal(t, 0, rskv(t, socket, "", "sync").code)
+	twice := func(word string) func(string) bool {
+		return func(text string) bool { return strings.Count(text, word) >= 2 }
+	}
+	code, text := during(t, socket, twice("commit"), "watch", "--from", "begin", "--prefix", "scan")
+	require.Equal(t, 0, code, text)
+	require.Regexp(t, `^commit\t0\nput\tscan\\tned\ta\\nb\\\\\ncommit\t\d+\n`, text)
+	var at int64
+	_, err := fmt.Sscanf(text[strings.LastIndex(text[:len(text)-1], "\n")+1:], "commit\t%d\n", &at)
+	require.NoError(t, err, text)
+
+	require.Equal(t, 0, rskv(t, socket, "", "del", "scan\tned").code)
+	require.Equal(t, 0, rskv(t, socket, "", "put", "--sync", "scan\tned", "again").code)
+	code, text = during(t, socket, twice("commit"), "watch", "--from", fmt.Sprint(at), "--prefix", "7363", "--hex", "--json")
+	require.Equal(t, 0, code, text)
+	require.Regexp(t, `^{"op":"commit","address":\d+}\n{"op":"put","address":\d+,"key_hex":"7363616e096e6564","value":"again"}\n{"op":"commit","address":\d+}\n`, text)
+	require.Equal(t, 0, rskv(t, socket, "", "put", "scan\tned", "a\nb\\").code)
+	require.Equal(t, result{2, "", "rskv: --from \"x\" is neither an address nor \"begin\"\n"}, rskv(t, socket, "", "watch", "--from", "x"))
+	require.Equal(t, 2, rskv(t, socket, "", "watch", "--from", "16").code)
 }

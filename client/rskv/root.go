@@ -77,7 +77,7 @@ func (t *tool) root() *cobra.Command {
 	flags.DurationVar(&t.timeout, "timeout", timeoutDefault, "longest wait for one answer; 0 waits for ever")
 	v.add(root.Flags())
 	addGroup(root, "Keys", t.withHex(t.getCommand(), t.putCommand(), t.delCommand(), t.existsCommand(), t.casCommand(),
-		t.addCommand(), t.appendCommand(), t.expireCommand(), t.ttlCommand(), t.mgetCommand(), t.mputCommand(), t.scanCommand())...)
+		t.addCommand(), t.appendCommand(), t.expireCommand(), t.ttlCommand(), t.mgetCommand(), t.mputCommand(), t.scanCommand(), t.watchCommand())...)
 	addGroup(root, "Keys", t.lenCommand(), t.syncCommand())
 	addGroup(root, "Files and Redis", t.withHex(t.exportCommand())...)
 	addGroup(root, "Files and Redis", t.importCommand(), t.verifyCommand())
