@@ -170,13 +170,12 @@ type Device interface {
 	// to tell the file system too that a block is in use. It doubles what is
 	// written, so it is for writers who are slow between commits.
 	//
-	// It returns at once and the work is done in pieces, with pauses; a write
-	// waits for one piece at most, and what has once been written is never
-	// zeroed. A segment that exists, or lies below the bound of a Discard, is
-	// left alone. One segment is prepared at a time and one waits: a third
-	// request takes the place of the one that waits. Failures are only counted; a
-	// segment that there was no room for leaves nothing behind and may be asked
-	// for again.
+	// The segment is there when it returns; the writing is done in pieces, with
+	// pauses; a write waits for one piece at most, and what has once been written
+	// is never zeroed. A segment that exists, or lies below the bound of a Discard,
+	// is left alone. While two segments wait to be written nothing more is done.
+	// Failures are only counted; a segment that there was no room for leaves
+	// nothing behind and may be asked for again.
 	Prepare(until int64)
 
 	// Reserve asks that room for so many segments, at most 1024, be kept on the

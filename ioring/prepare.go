@@ -26,11 +26,12 @@ const (
 	zeroSync = 8 << 20
 )
 
-// preparer makes segments and writes them once with zeros, on a goroutine that
-// exists only while there is work.
+// preparer makes segments and writes them once with zeros, the latter on a
+// goroutine that exists only while there is work. A segment is made by Prepare
+// itself: the next write may be one into it.
 //
-//	                     zeroing of one segment
-//	Prepare -> next -> | zeros | zeros | busy | taken |  .  |  .  |   pieces
+//	                      zeroing of one segment
+//	Prepare -> blank -> | zeros | zeros | busy | taken |  .  |  .  |   pieces
 //	                                      ^       ^
 //	                             one pwrite       a write has begun here first
 //
@@ -47,18 +48,21 @@ type preparer struct {
 	group   sync.WaitGroup // the goroutine
 	mu      struct {
 		sync.Mutex
-		next    int64 // index of the segment that waits, or none
-		running bool  // there is a goroutine
+		blank   []blank // to be filled, in this order
+		running bool    // there is a goroutine
 	}
 }
 
-// none is no index of a segment.
+// blank is a segment to be filled, and a file of it.
+type blank struct {
+	segment *segment
+	file    *os.File
+}
+
+// none is no index of a piece.
 const none = -1
 
-func (p *preparer) init(d *disk) {
-	p.disk = d
-	p.mu.next = none
-}
+func (p *preparer) init(d *disk) { p.disk = d }
 
 // ask is Prepare of an open device.
 func (p *preparer) ask(until int64) {
@@ -67,16 +71,34 @@ func (p *preparer) ask(until int64) {
 		return
 	}
 	index := (until - 1) >> v.shift
-	if v.has(index) {
+	if v.has(index) || !p.hasRoom() {
 		return // usual when the question is repeated, and cheap
+	}
+	s, file, err := v.makeBlank(index)
+	if err != nil {
+		p.disk.counters.prepareErrors.Add(1)
+	}
+	if s == nil {
+		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.mu.next = index
+	p.mu.blank = append(p.mu.blank, blank{s, file})
 	if !p.mu.running {
 		p.mu.running = true
 		p.group.Go(p.run)
 	}
+}
+
+// blankMax bounds the segments that wait to be filled: the first of a run, and the
+// one behind it.
+const blankMax = 2
+
+// hasRoom reports whether another segment may wait. Two callers may both be told so.
+func (p *preparer) hasRoom() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.mu.blank) < blankMax
 }
 
 // stop ends the work after the piece it is at. Nobody asks any more.
@@ -85,32 +107,24 @@ func (p *preparer) stop() {
 	p.group.Wait()
 }
 
+// run fills what there is to fill. Once it has been stopped, it only closes.
 func (p *preparer) run() {
 	for {
 		p.mu.Lock()
-		index := p.mu.next
-		p.mu.next = none
-		if index == none || p.stopped.Load() {
-			p.mu.running = false
+		if len(p.mu.blank) == 0 {
+			p.mu.blank, p.mu.running = nil, false
 			p.mu.Unlock()
 			return
 		}
+		b := p.mu.blank[0]
+		p.mu.blank = p.mu.blank[1:]
 		p.mu.Unlock()
-		if err := p.prepare(index); err != nil {
+		if err := p.fill(b.segment, b.file); err != nil {
 			p.disk.counters.prepareErrors.Add(1)
 		}
+		b.segment.zeroing.Store(nil) // writes need not ask any more
+		_ = b.file.Close()           // what counts has been synced
 	}
-}
-
-// prepare makes a segment, if it is wanted, and fills it.
-func (p *preparer) prepare(index int64) error {
-	s, file, err := p.disk.volume.makeBlank(index)
-	if err != nil || s == nil {
-		return err
-	}
-	defer file.Close()
-	defer s.zeroing.Store(nil) // writes need not ask any more
-	return p.fill(s, file)
 }
 
 // fill writes zeros into every piece that no write has taken.

@@ -156,21 +156,25 @@ func TestVolume_Writable_WaitsForPiece(t *testing.T) {
 	z.end()
 }
 
-// Only so much must wait as there is room for, however often one asks.
-func TestPreparer_Ask_Replaces(t *testing.T) {
+// Only so much must wait as is asked for ahead, however often one asks, and the
+// segment that is written next must not lose its turn to the one behind it.
+func TestPreparer_Ask_Bounded(t *testing.T) {
 	d := openPrepare(t)
 	p := &d.prepares
 	p.mu.running = true // nobody takes what waits
 	for index := range int64(100) {
 		d.Prepare((index + 1) * prepareSegment)
 	}
-	require.EqualValues(t, 99, p.mu.next)
+	begin, end := d.Extent()
+	require.Equal(t, [2]int64{0, blankMax * prepareSegment}, [2]int64{begin, end}, "made at once")
+	require.Len(t, p.mu.blank, blankMax)
+	require.EqualValues(t, 0, p.mu.blank[0].segment.begin)
 	p.group.Go(p.run)
 	p.group.Wait()
-	begin, end := d.Extent()
-	require.Equal(t, [2]int64{99 * prepareSegment, 100 * prepareSegment}, [2]int64{begin, end})
-	require.EqualValues(t, prepareSegment, d.Counters().PrepareBytes)
-	require.Nil(t, d.volume.mu.segments[99].zeroing.Load(), "writes do not ask any more")
+	require.EqualValues(t, blankMax*prepareSegment, d.Counters().PrepareBytes)
+	require.Nil(t, d.volume.mu.segments[0].zeroing.Load(), "writes do not ask any more")
+	d.Prepare(3 * prepareSegment)
+	require.Eventually(t, func() bool { return d.Counters().PrepareBytes == 3*prepareSegment }, 30*time.Second, time.Millisecond)
 }
 
 // Closing must not wait for a whole segment, nor leave goroutines or files.
