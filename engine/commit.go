@@ -22,6 +22,10 @@ import (
 // commit record goes to the tail, everything below becomes immutable, version+1.
 // Reads never wait, and the door never waits for the disk. One commit serves all
 // who asked before its cut; those who come later form the next one meanwhile.
+//
+// The commit task takes a commit from state to state. Whoever asks for one may
+// lend his goroutine for it instead (see Lead), if nobody is at it: then a lone
+// client's put waits for the disk and for no wake-up.
 type commitState uint8
 
 const (
@@ -46,10 +50,11 @@ const (
 type waiter func(commitResult)
 
 // committer is the state of the commit task. Fields without a note are owned by
-// the task's step.
+// whoever holds stepping.
 type committer struct {
-	store *Store
-	task  taskRef
+	store    *Store
+	task     taskRef
+	stepping sync.Mutex // held by the task during a step, or by who leads in its place
 
 	mu struct {
 		sync.Mutex
@@ -58,24 +63,25 @@ type committer struct {
 		stopped bool
 	}
 
-	state   commitState
-	waiting atomic.Bool // the step wants to be woken when the log moves
-	serving []waiter    // of the commit under way
-	force   bool        // the next one is made in any case
-	end     record.Addr // of the group under way
-	keys    int64       // live keys at its cut
-	bytes   int64       // of log they take
-	lastEnd record.Addr // of the last group cut
-	dataEnd record.Addr // of the last group cut that holds more than its commit record
-	told    record.Addr // what the last commit record says is durable
-	sync    ioring.Op
-	synced  atomic.Bool // the sync has answered
-	nextAt  int64       // clock time of the next commit nobody asked for
-	payload [commitPayload]byte
-	segment int64         // that the tail was in when prepare last looked
-	entered int64         // clock time of that
-	counts  []ledgerCount // in the commit under way
-	encoded []byte        // the same, as the commit record holds them
+	state      commitState
+	waiting    atomic.Bool // the step wants to be woken when the log moves
+	serving    []waiter    // of the commit under way
+	force      bool        // the next one is made in any case
+	end        record.Addr // of the group under way
+	keys       int64       // live keys at its cut
+	bytes      int64       // of log they take
+	lastEnd    record.Addr // of the last group cut
+	dataEnd    record.Addr // of the last group cut that holds more than its commit record
+	told       record.Addr // what the last commit record says is durable
+	sync       ioring.Op
+	synced     atomic.Bool // the sync has answered
+	submitting atomic.Bool // the sync is being submitted
+	nextAt     int64       // clock time of the next commit nobody asked for
+	payload    [commitPayload]byte
+	segment    int64         // that the tail was in when prepare last looked
+	entered    int64         // clock time of that
+	counts     []ledgerCount // in the commit under way
+	encoded    []byte        // the same, as the commit record holds them
 
 	durable atomic.Uint64 // version of the last durable commit
 }
@@ -88,7 +94,9 @@ func (c *committer) init(s *Store) {
 	c.sync.Kind = ioring.Sync
 	c.sync.Done = func(*ioring.Op) {
 		c.synced.Store(true)
-		c.task.Wake()
+		if !c.submitting.Load() {
+			c.task.Wake()
+		}
 	}
 }
 
@@ -99,9 +107,26 @@ func (s *Store) Commit(fn func(version uint64, err error)) {
 	s.commit.ask(false, func(r commitResult) { fn(r.version, r.err) })
 }
 
+// Lead is Commit on the caller's goroutine: unless a commit is under way, it makes
+// one, and fn has been called when it returns. It may wait for the disk, for one
+// commit at most.
+func (s *Store) Lead(fn func(version uint64, err error)) {
+	if s.commit.join(false, func(r commitResult) { fn(r.version, r.err) }) {
+		s.commit.lead()
+	}
+}
+
 // ask is Commit with the whole answer. With force there is a new commit even if
 // nothing has changed since the last.
 func (c *committer) ask(force bool, fn waiter) {
+	if c.join(force, fn) {
+		c.task.Wake()
+	}
+}
+
+// join is ask for whoever sees to it that somebody begins. It reports whether there
+// will be a commit; else fn has been told.
+func (c *committer) join(force bool, fn waiter) bool {
 	c.mu.Lock()
 	stopped := c.mu.stopped
 	if !stopped {
@@ -111,9 +136,34 @@ func (c *committer) ask(force bool, fn waiter) {
 	c.mu.Unlock()
 	if stopped {
 		fn(commitResult{version: c.durable.Load(), err: ErrClosed})
-		return
 	}
-	c.task.Wake()
+	return !stopped
+}
+
+// lead makes one commit in the task's place. What it does not come to the end of,
+// because somebody is at it, or because the device does not answer at once, is the
+// task's.
+func (c *committer) lead() {
+	left := false
+	if c.stepping.TryLock() {
+		if c.state != commitIdle || c.asked() { // else the task was faster
+			began := c.store.opt.Clock.Monotonic()
+			c.advance(true)
+			c.store.tasks.ran(TaskCommit, began, nil)
+		}
+		left = len(c.serving) > 0
+		c.stepping.Unlock()
+	}
+	if left || c.asked() {
+		c.task.Wake()
+	}
+}
+
+// asked reports whether somebody waits for the next commit.
+func (c *committer) asked() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.mu.waiters) > 0
 }
 
 // step is one step of the commit task.
@@ -121,6 +171,15 @@ func (c *committer) step() time.Duration {
 	if !c.task.ready() || !c.store.flush.ready() {
 		return time.Millisecond // Open is still starting the tasks
 	}
+	c.stepping.Lock()
+	defer c.stepping.Unlock()
+	return c.advance(false)
+}
+
+// advance takes the commit under way as far as it goes without waiting for others,
+// and begins the next one, or the first if only one is wanted. It returns how long
+// to wait if nobody wakes the task.
+func (c *committer) advance(one bool) time.Duration {
 	for {
 		before := c.state
 		var wait time.Duration
@@ -132,7 +191,7 @@ func (c *committer) step() time.Duration {
 		case commitSyncing:
 			wait = c.syncing()
 		}
-		if c.state == before {
+		if c.state == before || one && c.state == commitIdle {
 			return wait
 		}
 	}
@@ -310,7 +369,10 @@ func (c *committer) flushing() time.Duration {
 	c.synced.Store(false)
 	c.sync.N, c.sync.Err = 0, nil
 	c.state = commitSyncing
+	// What is done at once needs no wake-up: syncing looks next.
+	c.submitting.Store(true)
 	s.dev.Submit([]*ioring.Op{&c.sync})
+	c.submitting.Store(false)
 	return 0
 }
 
@@ -351,6 +413,8 @@ func (c *committer) answer(err error) {
 // stop ends the task and answers who is left.
 func (c *committer) stop() {
 	c.task.Stop()
+	c.stepping.Lock()
+	defer c.stepping.Unlock()
 	c.mu.Lock()
 	c.serving = append(c.serving, c.mu.waiters...)
 	c.mu.waiters = nil
@@ -375,16 +439,20 @@ func (s *Store) flushStep() time.Duration {
 	return wait
 }
 
-// flushOnce does what the flush task would do next, unless that is at it.
+// flushOnce does what the flush task would do next, and leaves to it what that is
+// at already, and what takes longer.
 func (s *Store) flushOnce() {
-	if !s.flushing.TryLock() {
-		return
-	}
-	defer s.flushing.Unlock()
-	for range flushRounds {
-		if s.log.FlushStep(s.opt.Clock.Monotonic()) != 0 {
-			return
+	wait := time.Duration(0)
+	if s.flushing.TryLock() {
+		for range flushRounds {
+			if wait = s.log.FlushStep(s.opt.Clock.Monotonic()); wait != 0 {
+				break
+			}
 		}
+		s.flushing.Unlock()
+	}
+	if wait >= 0 {
+		s.flush.Wake()
 	}
 }
 

@@ -348,7 +348,11 @@ func (s *Store) Sync(ctx context.Context) (version uint64, err error) {
 	}
 	done := make(chan answer, 1)
 	ready := make(chan struct{})
-	s.Commit(func(version uint64, err error) {
+	commit := s.Commit
+	if ctx.Done() == nil {
+		commit = s.Lead
+	}
+	commit(func(version uint64, err error) {
 		done <- answer{version, err}
 		close(ready)
 	})

@@ -131,19 +131,20 @@ func (l *Log) shiftReadOnly(target record.Addr) {
 	}
 	l.epoch.Bump(func() {
 		raise(&l.safeTarget, target)
-		l.raiseSafe()
+		if l.raiseSafe() {
+			l.wake()
+		}
 	})
 }
 
 // raiseSafe moves safeReadOnly as far as every session knows, but not over a
 // commit record that FinishCut still owes the rest of its payload. The target is
 // read first: one from before the cut is below that record, and one from after it
-// finds unfinished set, and is looked at again by FinishCut.
-func (l *Log) raiseSafe() {
+// finds unfinished set, and is looked at again by FinishCut. It reports whether
+// there is something to be flushed.
+func (l *Log) raiseSafe() bool {
 	target := record.Addr(l.safeTarget.Load())
-	if !l.unfinished.Load() && raise(&l.safeReadOnly, target) {
-		l.wake()
-	}
+	return !l.unfinished.Load() && raise(&l.safeReadOnly, target)
 }
 
 // Cut ends a commit group: it appends the commit record, whose payload begins
@@ -153,7 +154,8 @@ func (l *Log) raiseSafe() {
 // closed door: no writer is inside, so the tail belongs to the caller and
 // safeReadOnly may follow at once; with more > 0 it follows in FinishCut, which
 // the caller owes. ok is false when the group needs a page that is not to be
-// had; nothing has changed then.
+// had; nothing has changed then. The caller has the group flushed: nobody is woken
+// for it, since who commits can do that himself.
 func (l *Log) Cut(head []byte, more int) (rec, end record.Addr, ok bool) {
 	page, off := unpack(l.tail.Load())
 	size := uint32(record.SystemSize(len(head) + more))
@@ -204,7 +206,6 @@ func (l *Log) endCut(end record.Addr) {
 	l.unfinished.Store(false)
 	l.raiseSafe()
 	l.checkOrder()
-	l.wake()
 }
 
 // SetLastCommit tells a new log where the commit before it stands.

@@ -44,6 +44,9 @@ type flusher struct {
 	mu sync.Mutex
 	// finished is guarded by mu: writes whose Done has been called.
 	finished []*flushOp
+	// submitting is true during Submit of a write: what is done at once needs no
+	// wake-up, since the next step follows in any case. Guarded by mu.
+	submitting bool
 }
 
 type flushOp struct {
@@ -273,8 +276,16 @@ func (l *Log) issue() bool {
 	op.Off, op.until = from.Bytes(), until
 	op.Buf = unsafe.Slice((*byte)(l.Pointer(from)), (until-from)*record.Unit)
 	f.queue = append(f.queue, op)
+	f.setSubmitting(true)
 	l.dev.Submit([]*ioring.Op{&op.Op})
+	f.setSubmitting(false)
 	return true
+}
+
+func (f *flusher) setSubmitting(on bool) {
+	f.mu.Lock()
+	f.submitting = on
+	f.mu.Unlock()
 }
 
 // op returns a clean write.
@@ -290,8 +301,11 @@ func (f *flusher) op(l *Log) *flushOp {
 	op.Done = func(*ioring.Op) {
 		f.mu.Lock()
 		f.finished = append(f.finished, op)
+		submitting := f.submitting
 		f.mu.Unlock()
-		l.wake()
+		if !submitting {
+			l.wake()
+		}
 	}
 	return op
 }

@@ -1,0 +1,102 @@
+package engine
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"rskv/ioring"
+	"rskv/ioring/iotest"
+)
+
+// TestLead: a commit that the caller's goroutine can make is left to the task, or
+// one that it cannot end is forgotten.
+func TestLead(t *testing.T) {
+	// A file: short writes and syncs are done where they are asked for.
+	s := openTest(t, t.TempDir(), func(o *Options) { o.CommitInterval = -1 })
+	n := s.NewSession()
+	before := s.Stats().Commits
+	for i := range 10 {
+		require.NoError(t, n.Put(key64(i), []byte("v")))
+		var version uint64
+		s.Lead(func(v uint64, err error) {
+			require.NoError(t, err)
+			version = v
+		})
+		require.Equal(t, s.commit.durable.Load(), version, "answered before Lead returns")
+		require.EqualValues(t, i+1, s.Stats().Commits-before)
+	}
+
+	n.Close()
+	require.NoError(t, s.Close())
+
+	// A device that answers later: the task goes on.
+	dev := iotest.NewFault(newMem(), 1)
+	s = openOn(t, dev, nil)
+	n = s.NewSession()
+	for _, kind := range []ioring.OpKind{ioring.Write, ioring.Sync} {
+		remove := dev.Inject(iotest.Rule{Kind: kind, Delay: 2 * time.Millisecond})
+		require.NoError(t, n.Put([]byte("k"), []byte{byte(kind)}))
+		done := make(chan struct{})
+		s.Lead(func(_ uint64, err error) {
+			require.NoError(t, err)
+			close(done)
+		})
+		waitFor(t, "a commit that was begun by its caller", done)
+		remove()
+	}
+	n.Close()
+	require.NoError(t, s.Close())
+}
+
+// TestLead_Many: of many who lead, ask and sync, one is not answered, or is before
+// what he wrote is durable.
+func TestLead_Many(t *testing.T) {
+	dev := iotest.NewFault(newMem(), 1)
+	s := openOn(t, dev, nil)
+	dev.Inject(iotest.Rule{Kind: ioring.Sync, Match: func(_ *ioring.Op, k int) bool { return k%3 == 0 }, Delay: 50 * time.Microsecond})
+	const writers, rounds = 8, 60
+	var answered atomic.Int64
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			n := s.NewSession()
+			defer n.Close()
+			for i := range rounds {
+				if err := n.Put(key64(w), valueOf(uint64(w), uint64(i), 20)); err != nil {
+					t.Error(err)
+				}
+				tail := s.log.Tail()
+				ask := s.Commit
+				if (w+i)%3 > 0 {
+					ask = s.Lead
+				}
+				done := make(chan struct{})
+				ask(func(_ uint64, err error) {
+					if err != nil || s.log.Durable() < tail {
+						t.Errorf("durable up to %v, written up to %v: %v", s.log.Durable(), tail, err)
+					}
+					answered.Add(1)
+					close(done)
+				})
+				select {
+				case <-done:
+				case <-time.After(20 * time.Second):
+					t.Error("nobody answers")
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.EqualValues(t, writers*rounds, answered.Load())
+	require.NoError(t, s.Close())
+	s.Lead(func(_ uint64, err error) {
+		require.ErrorIs(t, err, ErrClosed)
+		answered.Add(1)
+	})
+	require.EqualValues(t, writers*rounds+1, answered.Load())
+}
