@@ -6,6 +6,8 @@ import (
 	"errors"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"rskv/engine"
 	"rskv/ipc"
 )
@@ -59,22 +61,82 @@ func (c *conn) sync(k call) {
 // the end of every burst and of every round of completions: that is what makes
 // a group.
 func (c *conn) settle() {
+	if e := c.due(); e.answers != nil {
+		c.help()
+		c.server.store.Commit(func(_ uint64, err error) {
+			e.err = err
+			c.post(e)
+		})
+	}
+}
+
+// due takes the answers that need a commit.
+func (c *conn) due() (e event) {
 	applied := c.writes.applied()
 	for len(c.syncs) > 0 && c.syncs[0].upTo <= applied {
 		c.held = append(c.held, c.syncs[0].held)
 		c.syncs = c.syncs[1:]
 	}
-	if len(c.held) == 0 {
-		return
+	if len(c.held) > 0 {
+		c.server.count.commits.Add(1)
+		e.answers, c.held = c.held, nil
 	}
-	e := event{answers: c.held}
-	c.held = nil
-	c.help()
-	c.server.count.commits.Add(1)
-	c.server.store.Commit(func(_ uint64, err error) {
+	return e
+}
+
+// A client that sends one request and waits for its answer has nothing else to ask
+// for meanwhile: its commit is made on the reader's own goroutine, where it waits
+// for the disk and for no wake-up. One that turns out to have sent more during
+// such a commit is not made to wait like that again, for the next crowdedFor
+// commits.
+const crowdedFor = 256
+
+// waitsAlone reports whether the burst in hand, of so many requests, was one whose
+// answer needs a commit, and the client waits for nothing else.
+func (c *conn) waitsAlone(requests int) bool {
+	if c.crowded > 0 {
+		c.crowded--
+		return false
+	}
+	return requests == 1 && c.flight.unanswered == 1 && len(c.held)+len(c.syncs) == 1 && !c.in.partial()
+}
+
+// lead makes the commit for e here, or leaves it to the helper if another is under
+// way. Called with the lock, which it lets go meanwhile.
+func (c *conn) lead(e event) {
+	c.inbox.Lock()
+	c.inbox.leading = true
+	c.inbox.Unlock()
+	c.mu.Unlock()
+	c.server.store.Lead(func(_ uint64, err error) {
 		e.err = err
 		c.post(e)
 	})
+	c.inbox.Lock()
+	c.inbox.leading = false
+	done := len(c.inbox.events) > 0
+	c.inbox.Unlock()
+	crowded := done && c.more()
+	c.mu.Lock()
+	if !done {
+		c.help()
+		return
+	}
+	if crowded {
+		c.crowded = crowdedFor
+	}
+	c.takeEvents()
+	c.settle()
+	c.changed.Broadcast()
+	c.unlocked(c.flush)
+}
+
+// more reports whether the client has sent something that is not read yet.
+func (c *conn) more() bool {
+	var b [1]byte
+	n := 0
+	_ = c.raw.Control(func(fd uintptr) { n, _, _ = unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT) })
+	return n > 0
 }
 
 // committed sends the answers a commit was asked for.
@@ -212,11 +274,16 @@ func kindName(kind engine.CheckpointKind) string {
 	return ipc.CheckpointKind(slices.Index(checkpointKinds[:], kind)).String()
 }
 
-// post gives the helper an event. It never blocks: the engine calls it.
+// post gives the helper an event, or the reader if that leads a commit. It never
+// blocks: the engine calls it.
 func (c *conn) post(e event) {
 	c.inbox.Lock()
 	c.inbox.events = append(c.inbox.events, e)
+	leading := c.inbox.leading
 	c.inbox.Unlock()
+	if leading {
+		return // who leads looks at the inbox when he is through
+	}
 	select {
 	case c.wake <- struct{}{}:
 	default:

@@ -51,6 +51,7 @@ type conn struct {
 	owner   *clientSession // nil before hello
 	output  output
 	held    []heldAnswer  // answers for the next commit
+	crowded int           // commits that the reader may not make itself, see lead
 	syncs   []waitingSync // in the order received
 
 	backupOf   *backup   // that the client has opened; nil: none
@@ -78,7 +79,8 @@ type conn struct {
 	// be what the holder of mu is waiting for.
 	inbox struct {
 		sync.Mutex
-		events []event
+		events  []event
+		leading bool // the reader makes a commit, and looks here after it
 	}
 }
 
@@ -119,14 +121,23 @@ func (c *conn) consume() bool {
 	defer c.mu.Unlock()
 	c.watch()
 	c.began = c.beganAt()
+	taken := c.in.taken
 	goOn := c.takeUp()
 	c.note()
 	c.run()
-	c.settle()
+	var led event // the commit that is made here
+	if c.waitsAlone(c.in.taken - taken) {
+		led = c.due()
+	} else {
+		c.settle()
+	}
 	c.server.count.tally(&c.batch.counts)
 	c.unlocked(c.flush)
 	c.timeBurst()
 	c.watchBurst()
+	if led.answers != nil {
+		c.lead(led)
+	}
 	return goOn && (!c.overloaded() || c.awaitRoom())
 }
 

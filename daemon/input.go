@@ -34,6 +34,7 @@ type input struct {
 	needed     time.Time // while held > 0: when a request last needed so much
 	timed      bool      // a read deadline is set
 	filled     bool      // the last read filled buf: the client has more
+	taken      int       // requests handed out
 }
 
 func (in *input) init(limit int) {
@@ -51,6 +52,7 @@ func (in *input) next() ([]byte, *ipc.Error) {
 	}
 	message := in.buf[in.begin : in.begin+n : in.begin+n]
 	in.begin += n
+	in.taken++
 	if in.held > 0 && n > len(in.buf)/4 {
 		in.needed = time.Now()
 	}
