@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"rskv/ipc"
 )
 
 var updateOperations = flag.Bool("operations.update", false, "write the tables of OPERATIONS.md")
@@ -24,7 +22,7 @@ var generated = regexp.MustCompile(`(?s)(<!-- generated: ([a-z]+) -->\n).*?(<!--
 func TestOperations_Current(t *testing.T) {
 	old, err := os.ReadFile("OPERATIONS.md")
 	require.NoError(t, err)
-	tables := map[string]string{"settings": settingsTable(), "presets": presetsTable(), "metrics": metricsTable(), "errors": errorsTable()}
+	tables := map[string]string{"settings": settingsTable(), "presets": presetsTable(), "metrics": metricsTable(), "errors": errorsTable(), "log": logTable(t)}
 	seen := 0
 	text := generated.ReplaceAllStringFunc(string(old), func(part string) string {
 		m := generated.FindStringSubmatch(part)
@@ -125,43 +123,4 @@ func metricsTable() string {
 		rows = append(rows, []string{"`" + m.Name + "`", m.Kind, m.Labels, m.Help})
 	}
 	return table(rows...)
-}
-
-func errorsTable() string {
-	rows := [][]string{{"code", "what to do"}}
-	for _, code := range ipc.Codes {
-		rows = append(rows, []string{"`" + string(code) + "`", remedies[code]})
-	}
-	return table(rows...)
-}
-
-// remedies say what an operator does about each code that
-// rskv_request_errors_total counts. A code without one fails the test.
-var remedies = map[ipc.Code]string{
-	ipc.CodeBadRequest:      "a client is at fault: its log has the sentence",
-	ipc.CodeUnknownMethod:   "a client is newer than the daemon",
-	ipc.CodeKeyTooLarge:     "`max_key`",
-	ipc.CodeValueTooLarge:   "`max_value`",
-	ipc.CodeRequestTooLarge: "`max_request`",
-	ipc.CodeAnswerTooLarge:  "`max_answer`, or fewer keys a request",
-	ipc.CodeNotInteger:      "a client counts in a key that holds something else",
-	ipc.CodeOverflow:        "a counter has reached the end of 64 bits",
-	ipc.CodeForbidden:       "the user's role does not allow it: `roles`",
-	ipc.CodeBusy:            "clients try again by themselves; if it lasts: `memory`, `max_connections`, `max_rate_user`, `request_memory`, or a disk that is too slow",
-	ipc.CodeDiskFull:        "make room: writes go on by themselves",
-	ipc.CodeReadOnly:        "an I/O error has made the store read-only: see the log, mend the disk, restart",
-	ipc.CodeCorrupt:         "a record is damaged: `rskvd verify`, then restore a backup or `rskvd salvage`",
-	ipc.CodeIO:              "a read failed: see the kernel's log",
-	ipc.CodeSessionUnknown:  "a client came back after its session was forgotten: `session_expiry`, `max_sessions`",
-	ipc.CodeCursorLost:      "a scan took longer between two pages than compaction waits: the client begins it anew",
-	ipc.CodeShuttingDown:    "the daemon is stopping; clients connect again by themselves",
-	ipc.CodeInternal:        "a bug: report it with the log",
-}
-
-// TestOperations_Remedies: a code that operators see and find nothing about.
-func TestOperations_Remedies(t *testing.T) {
-	for _, code := range ipc.Codes {
-		require.NotEmpty(t, remedies[code], code)
-	}
-	require.Len(t, remedies, len(ipc.Codes))
 }
