@@ -111,6 +111,9 @@ func (l *simLife) describe() string {
 	text := fmt.Sprintf("log: begin %#x head %#x flushed %#x durable %#x read-only %#x tail %#x, full %t, stuck %t, error %v\n",
 		units(s.log.Begin()), units(s.log.Head()), units(s.log.Flushed()), units(s.log.Durable()), units(s.log.ReadOnly()), units(s.log.Tail()),
 		s.log.Full(), s.log.Stuck(), s.log.Err())
+	begin, end := s.dev.Extent()
+	reserved, short := s.dev.Room()
+	text += fmt.Sprintf("segments: %#x to %#x, %d reserved, short %t; the log is ready for a page: %t\n", begin, end, reserved, short, s.log.Ready())
 	list, err := s.Checkpoints()
 	for _, c := range list {
 		text += fmt.Sprintf("checkpoint %d: begin %#x tail %#x snapshot %d\n", c.Version, c.Begin, c.Tail, c.snapshot)

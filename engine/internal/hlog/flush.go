@@ -134,14 +134,19 @@ func (l *Log) lookForRoom(now int64) time.Duration {
 	have := max(end, l.Flushed().Bytes()) / size
 	need := l.needed(tail)
 	reserve := l.reserve.Load()
-	if half := 2 * tail / size; half+1 != f.half || reserve != f.reserve || l.fault.full.Load() && now >= f.lookAt {
+	// Asked again where it was not enough: a write into a new segment may have
+	// overtaken the one into the segment before, which then counted as there.
+	missing := l.fault.full.Load() || l.room.Load() < need
+	if half := 2 * tail / size; half+1 != f.half || reserve != f.reserve || missing && now >= f.lookAt {
 		f.half, f.reserve, f.lookAt = half+1, reserve, now+int64(fullRetry)
 		l.dev.Reserve(int(max(need-have, 0) + reserve))
 	}
 	reserved, short := l.dev.Room()
 	full := short || l.fault.stuck.Load()
 	// What is there goes to the log first, what is left is the reserve.
-	moved := l.room.Swap(have+max(int64(reserved)-reserve, 0)) < need
+	room := have + max(int64(reserved)-reserve, 0)
+	before := l.room.Swap(room)
+	moved := before < need && before < room
 	if was := l.fault.full.Swap(full); was || full || moved {
 		l.space.broadcast()
 	}

@@ -9,6 +9,7 @@ import (
 
 	"rskv/engine/internal/record"
 	"rskv/ioring"
+	"rskv/ioring/iotest"
 )
 
 // TestLog_Full_SyncFailed: a sync that failed for want of room passes for a full
@@ -66,5 +67,31 @@ func TestLog_Room(t *testing.T) {
 	r.flush()
 	require.False(t, r.Full())
 	<-space
+	require.NoError(t, r.Free())
+}
+
+// TestLog_RoomAskedAgain: room that was made for the log goes elsewhere, to a write
+// into a segment that counted as there since a later one was, and is never asked for
+// again.
+func TestLog_RoomAskedAgain(t *testing.T) {
+	r := newRig(t, 40, 0, nil)
+	for r.Tail().Bytes() < 2<<20+700_000 {
+		_, status := r.put(60_000)
+		require.Equal(t, OK, status)
+	}
+	_, _, ok := r.Cut(make([]byte, 64), 0)
+	require.True(t, ok)
+	r.flush()
+	require.Negative(t, r.lookForRoom(r.now), "there is room for the next segment")
+	require.NoError(t, r.mem.Discard(1<<20))
+	r.mem.Recycle(0)
+	op := &ioring.Op{Kind: ioring.Write, Buf: iotest.Aligned(SectorSize), Done: func(*ioring.Op) {}}
+	r.mem.Submit([]*ioring.Op{op})
+	require.True(t, r.mem.Step())
+	require.NoError(t, op.Err)
+	require.Positive(t, r.lookForRoom(r.now), "it has gone")
+	r.now += int64(2 * fullRetry)
+	r.lookForRoom(r.now)
+	require.Negative(t, r.lookForRoom(r.now))
 	require.NoError(t, r.Free())
 }

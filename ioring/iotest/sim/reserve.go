@@ -13,11 +13,13 @@ func (d *Disk) Reserve(segments int) {
 		d.spares++
 	}
 	d.short = d.sparesAll() < segments
+	d.w.note("reserve", "", uint64(segments), uint64(d.sparesAll()))
 }
 
 // Recycle implements ioring.Device.
 func (d *Disk) Recycle(segments int) {
 	d.recycle = segments
+	d.w.note("recycle", "", uint64(segments), uint64(d.sparesAll()))
 	for d.sparesAll() > d.wanted+segments {
 		if d.spares > 0 {
 			d.spares--
