@@ -363,3 +363,27 @@ func TestFault_CommitCallback(t *testing.T) {
 	require.ErrorIs(t, err, ErrClosed)
 	require.True(t, errors.Is(s.Close(), ErrClosed))
 }
+
+// TestFault_WaitingForRoom: a writer that waits for room in the disk budget when the
+// store becomes read-only waits for ever.
+func TestFault_WaitingForRoom(t *testing.T) {
+	s, dev, _ := openFault(t, nil)
+	n := s.NewSession()
+	value := make([]byte, 60<<10)
+	for i := range 160 {
+		require.NoError(t, n.Put(key64(i%20), value))
+	}
+	syncStore(t, s)
+	s.compaction.task.Stop() // it would make room
+	require.NoError(t, s.SetDisk(8<<20))
+	require.True(t, s.room.closed.Load() && !s.room.full.Load())
+	var err error
+	done := background(func() { err = n.Put(key64(0), value) })
+	require.Eventually(t, func() bool { return s.Stats().SpaceWaits > 0 }, 20*time.Second, time.Millisecond)
+	dev.Inject(iotest.Rule{Kind: ioring.Write, Err: syscall.EIO})
+	s.commit.ask(true, func(commitResult) {})
+	waitFor(t, "a writer that waits for room", done)
+	require.ErrorIs(t, err, ErrReadOnly)
+	n.Close()
+	require.ErrorIs(t, s.Close(), ErrReadOnly)
+}
