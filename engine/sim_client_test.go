@@ -198,7 +198,7 @@ func (c *simClient) draw() *simCall {
 		c.useShared(call)
 		return call
 	}
-	k := c.m.keys[c.rng.IntN(simHotKeys)]
+	k := c.m.keys[c.rng.IntN(min(simHotKeys, len(c.m.keys)))]
 	if c.rng.IntN(2) == 0 {
 		k = c.m.keys[c.rng.IntN(len(c.m.keys))]
 	}

@@ -342,6 +342,7 @@ func (l *simLife) verify() bool {
 		applied[i] = g.Applied()
 		l.ledgers[i] = g
 	}
+	l.w.Note("opened", fmt.Sprintf("life %d, asked for version %d, applied %v, recovery %+v", l.number, l.opt.RecoverVersion, applied, s.recovery), 0, 0)
 	n := s.NewSession()
 	defer n.Close()
 	err := l.model.recovered(simContent{
@@ -355,7 +356,8 @@ func (l *simLife) verify() bool {
 			}
 			return nil, false, err
 		},
-		skip:  func(err error) bool { return l.allowed(err) },
+		skip:  l.allowed,
+		dead:  l.disk.Dead,
 		lossy: l.plan.harmed && s.recovery.end >= l.attested,
 	})
 	switch {
@@ -381,6 +383,9 @@ func (l *simLife) use() {
 		}
 		if most := l.simRun.plan.ops; most > 0 {
 			c.left = min(c.left, most)
+		}
+		if len(m.keys) == 0 {
+			continue // damage has taken them all
 		}
 		if m.ordered {
 			l.attach(c)

@@ -193,6 +193,7 @@ type simContent struct {
 	get     func(key []byte) (value []byte, found bool, err error)
 	// skip says that an error of get is no failure: the disk is damaged.
 	skip func(error) bool
+	dead func() bool // the power is gone, and nothing more can be learned
 	// lossy says that the last writes may be gone though they were durable.
 	lossy bool
 }
@@ -255,7 +256,9 @@ func (m *simModel) recovered(s simContent) error {
 	if err := m.sharedRecovered(s); err != nil {
 		return err
 	}
-	m.cutOff(s, found)
+	if !s.dead() {
+		m.cutOff(s, found)
+	}
 	return nil
 }
 
@@ -349,11 +352,14 @@ func (m *simModel) sharedRecovered(s simContent) error {
 // cutOff forgets what the store does not hold.
 func (m *simModel) cutOff(s simContent, found map[*simKey]int) {
 	for i, c := range m.clients {
+		// What could not be read may be anything it has been.
+		c.keys = slices.DeleteFunc(c.keys, func(k *simKey) bool {
+			_, read := found[k]
+			return !read && !c.ordered
+		})
 		for _, k := range c.keys {
-			state := *k.now()
-			if at, ok := found[k]; ok {
-				state = k.states[at]
-			} else if c.ordered {
+			state := k.states[found[k]]
+			if c.ordered {
 				state = *k.at(s.applied[i])
 			}
 			k.states = []simState{{absent: state.absent, value: state.value}}
