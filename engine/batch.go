@@ -168,6 +168,7 @@ func (s *Session) outside(op *Op, hash uint64, out outcome, at *place) {
 // drive goes on with an op whose last attempt ended with out, until it is
 // finished or needs the device. It is called outside of a section.
 func (s *Session) drive(op *Op, hash uint64, out outcome, at *place) outcome {
+	s.chunkTries = 0
 	for {
 		switch out {
 		case finished, onDisk, inChunks:
@@ -210,6 +211,9 @@ func (s *Session) carryOut(op *Op, hash uint64, at *place) (done bool) {
 	if chunks {
 		list, err := s.writeChunks(op.Key, value)
 		defer s.unlinked.Store(0)
+		if err == errNoRoom {
+			return s.giveUpChunks(op)
+		}
 		if err != nil {
 			op.Err = err
 			return true
@@ -247,6 +251,8 @@ func (s *Session) carryOut(op *Op, hash uint64, at *place) (done bool) {
 		case out == again:
 			s.tally.retries++
 			s.pause()
+		case out == noSpace && chunks && s.store.room.closed.Load():
+			return s.giveUpChunks(op)
 		case out == noSpace:
 			s.waitSpace()
 		default:

@@ -335,3 +335,33 @@ func TestCompact_MetadataFails(t *testing.T) {
 	n.Close()
 	require.NoError(t, s.Close())
 }
+
+// TestCompact_LargeWaits: the writer of a large value waits for room in the disk
+// budget, and the room for compaction, which does not pass the chunks that are there.
+func TestCompact_LargeWaits(t *testing.T) {
+	s := openOn(t, newMem(), nil)
+	n := s.NewSession()
+	value := make([]byte, 60<<10)
+	for i := range 160 {
+		require.NoError(t, n.Put(key64(i%20), value))
+	}
+	syncStore(t, s)
+	s.compaction.task.Stop() // it would make room
+	require.NoError(t, s.SetDisk(8<<20))
+	require.True(t, s.room.closed.Load() && !s.room.full.Load())
+	_, err := n.Delete(key64(0))
+	require.NoError(t, err)
+	before := s.Stats().SpaceWaits
+	done := background(func() { err = n.Put([]byte("large"), valueOf(1, 1, 5*chunkBytes)) })
+	require.Eventually(t, func() bool { return s.Stats().SpaceWaits > before }, 20*time.Second, time.Millisecond)
+	syncStore(t, s) // the tail moves on
+	require.Equal(t, s.log.Tail(), s.compaction.unlinked(), "it holds compaction back")
+	require.NoError(t, s.SetDisk(0))
+	waitFor(t, "a large value that has room", done)
+	require.NoError(t, err)
+	got, err := n.Get([]byte("large"), nil)
+	require.NoError(t, err)
+	require.NoError(t, valueIs(got, 1, 1, 5*chunkBytes))
+	n.Close()
+	require.NoError(t, s.Close())
+}

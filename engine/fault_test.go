@@ -378,8 +378,9 @@ func TestFault_WaitingForRoom(t *testing.T) {
 	require.NoError(t, s.SetDisk(8<<20))
 	require.True(t, s.room.closed.Load() && !s.room.full.Load())
 	var err error
+	before := s.Stats().SpaceWaits
 	done := background(func() { err = n.Put(key64(0), value) })
-	require.Eventually(t, func() bool { return s.Stats().SpaceWaits > 0 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.Stats().SpaceWaits > before }, 20*time.Second, time.Millisecond)
 	dev.Inject(iotest.Rule{Kind: ioring.Write, Err: syscall.EIO})
 	s.commit.ask(true, func(commitResult) {})
 	waitFor(t, "a writer that waits for room", done)

@@ -40,6 +40,27 @@ func isChunk(w0, w1 uint64, n int, key []byte) bool {
 	return record.KindOf(w1) == record.System && record.KeyLen(w0) == record.TypeChunk && record.ValueLen(w1) == chunkPayload(n, key)
 }
 
+// errNoRoom: the disk budget has no room for the next chunk.
+var errNoRoom = errors.New("no room in the disk budget for a chunk")
+
+// chunkTriesMax is how often a value in chunks is begun for want of room before its
+// writer is told that the disk is full.
+const chunkTriesMax = 16
+
+// giveUpChunks gives up the chunks that have been written for op, waits for room and
+// has the op start over: compaction, which makes room, does not pass chunks that are
+// not linked, so nobody may wait for it who has some. It returns true if that has
+// been tried too often.
+func (s *Session) giveUpChunks(op *Op) bool {
+	s.unlinked.Store(0)
+	if s.chunkTries++; s.chunkTries == chunkTriesMax {
+		op.Err = ErrDiskFull
+		return true
+	}
+	s.waitSpace()
+	return false
+}
+
 // writeChunks appends the value of key as chunks and returns the content of the
 // Big record, valid until the next call. Until that is linked, or given up, the
 // session's unlinked address keeps compaction from taking the chunks for dead.
@@ -84,6 +105,9 @@ func (s *Session) writeChunk(key, part []byte) (record.Addr, error) {
 			var op Op
 			if s.failed(&op, noSpace); op.Err != nil {
 				return 0, op.Err
+			}
+			if s.store.room.closed.Load() && !s.mover {
+				return 0, errNoRoom
 			}
 			s.waitSpace()
 		}

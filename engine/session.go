@@ -39,7 +39,8 @@ type Session struct {
 
 	// unlinked is 0 or an address at or below the chunks that this session has
 	// written and not linked yet. Atomic; written by the owner, read by compaction.
-	unlinked atomic.Uint64
+	unlinked   atomic.Uint64
+	chunkTries int // how often the op under way has given chunks up
 
 	queue   waitQueue
 	ordered bool
