@@ -123,7 +123,7 @@ func (c *compactor) due(e GCEstimate) (bool, string) {
 	case e.Total < compactMinSegments*size && !s.room.closed.Load():
 		return false, "the log is short"
 	case disk > 0 && s.room.taken() > s.room.target():
-		return e.Reclaimable > 0, fmt.Sprintf("log, checkpoints and their reserve take %d bytes of a disk budget of %d", s.room.taken(), disk)
+		return e.Reclaimable > 0 && e.Live < c.allLive.Load(), fmt.Sprintf("log, checkpoints and their reserve take %d bytes of a disk budget of %d", s.room.taken(), disk)
 	case ratio >= 0 && e.Ratio < ratio:
 		if tail := record.Addr(c.waitTail.Load()); s.log.Tail() < tail {
 			return false, fmt.Sprintf("the last pass freed too little: the next waits for the log to reach %v", tail)

@@ -124,6 +124,7 @@ type compactor struct {
 	cycleTail    record.Addr
 	cycleScanned int64
 	cycleCopied  int64
+	cycleOpened  int64 // room.opened when it began
 }
 
 func (c *compactor) init(s *Store) {
@@ -601,7 +602,7 @@ func (c *compactor) recount() {
 	s := c.store
 	copied, scanned := int64(s.stats.moved.Load()-c.passMoved), (c.until - c.begin).Bytes()
 	if c.begin >= c.cycleTail {
-		c.cycleTail, c.cycleScanned, c.cycleCopied = s.log.Tail(), 0, 0
+		c.cycleTail, c.cycleScanned, c.cycleCopied, c.cycleOpened = s.log.Tail(), 0, 0, s.room.opened.Load()
 	}
 	c.cycleScanned += scanned
 	c.cycleCopied += copied
@@ -609,6 +610,11 @@ func (c *compactor) recount() {
 		return
 	}
 	c.allLive.Store(math.MaxInt64)
+	if s.room.closed.Load() && s.room.opened.Load() == c.cycleOpened {
+		// All of the log has been gone over, and writers have waited all the while:
+		// what is dead is too little to make room.
+		c.allLive.Store(s.liveBytes.Load())
+	}
 	if c.cycleCopied > c.cycleScanned/8*7 {
 		// What seemed dead was live. The next pass waits for a quarter more log,
 		// or for something to be deleted.

@@ -28,8 +28,9 @@ type room struct {
 	store  *Store
 	budget atomic.Int64 // bytes; 0: none
 
-	closed atomic.Bool // writes that need room have to wait
-	full   atomic.Bool // there is no use in waiting
+	closed atomic.Bool  // writes that need room have to wait
+	full   atomic.Bool  // there is no use in waiting
+	opened atomic.Int64 // how often writes that had to wait went on
 
 	looking sync.Mutex // held by look: what is found out last has to stand
 
@@ -141,7 +142,9 @@ func (r *room) look() {
 	if r.closed.Load() == closed && !r.full.Load() {
 		return
 	}
-	r.closed.Store(closed)
+	if r.closed.Swap(closed) && !closed {
+		r.opened.Add(1)
+	}
 	if closed {
 		s.compaction.task.Wake()
 	}
