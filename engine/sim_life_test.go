@@ -119,7 +119,7 @@ func (l *simLife) describe() string {
 		text += fmt.Sprintf("checkpoint %d: begin %#x tail %#x snapshot %d\n", c.Version, c.Begin, c.Tail, c.snapshot)
 	}
 	text += fmt.Sprintf("checkpoints: %v, state %d, wanted %t, not before %v, now %v; compact not before %v, live ratio %v\n", err, s.checkpoints.state, s.checkpoints.wanted.Load(),
-		time.Duration(s.checkpoints.notBefore), time.Duration(l.w.Monotonic()), time.Duration(s.compaction.notBefore), s.EstimateGC())
+		time.Duration(s.checkpoints.notBefore), time.Duration(l.w.Monotonic()), time.Duration(s.compaction.notBefore), fmt.Sprintf("%+v", s.EstimateGC()))
 	for n := range s.mu.sessions {
 		text += fmt.Sprintf("session: %d pending, %d starving, %d hungry, %d in flight, %d arrived, ready %d, mover %t\n", n.queue.count, len(n.queue.starving), len(n.queue.hungry), n.queue.inFlight, len(n.inbox.reads), len(n.ready), n.mover)
 		for _, r := range n.queue.starving {
@@ -127,8 +127,8 @@ func (l *simLife) describe() string {
 		}
 	}
 	text += fmt.Sprintf("disk: %d operations under way, buffers: %d of %d in use; large values: %d of %d\n", l.disk.Counters().InFlight, s.dev.Buffers().InUse(), s.dev.Buffers().Budget(), s.largeInUse(), s.large.limit)
-	return text + fmt.Sprintf("room: closed %t, full %t, disk %d, taken %d, target %d, live %d, freed %#x, checkpoints %d; compaction: state %d, stuck %t, durable begin %#x; pages of %d, segments of %d",
-		s.room.closed.Load(), s.room.full.Load(), s.room.budget.Load(), s.room.taken(), s.room.target(), s.liveBytes.Load(),
+	return text + fmt.Sprintf("room: closed %t, full %t, disk %d, taken %d, target %d, live %d of %d, freed %#x, checkpoints %d; compaction: state %d, stuck %t, durable begin %#x; pages of %d, segments of %d",
+		s.room.closed.Load(), s.room.full.Load(), s.room.budget.Load(), s.room.taken(), s.room.target(), s.liveBytes.Load(), s.compaction.allLive.Load(),
 		units(record.Addr(s.stats.freed.Load())), s.stats.checkpointBytes.Load(), s.compaction.state, s.compaction.stuck.Load(),
 		units(s.compaction.durable), s.opt.PageSize, s.dev.SegmentSize())
 }
@@ -358,7 +358,7 @@ func (l *simLife) verify() bool {
 		},
 		skip:  l.allowed,
 		dead:  l.disk.Dead,
-		lossy: l.plan.harmed && s.recovery.end >= l.attested,
+		lossy: l.plan.harmed && s.log.PageEnd(s.recovery.end-1) >= l.attested,
 	})
 	switch {
 	case l.disk.Dead():
