@@ -171,7 +171,8 @@ func (s *Store) chooseVersion(m *manifest.Manifest, list []CheckpointInfo, end *
 	return list[i:], nil
 }
 
-// newestVersion is the version of the last commit in the log.
+// newestVersion is the version of the last commit in the log; where that is damaged,
+// one that it cannot exceed.
 func (s *Store) newestVersion(m *manifest.Manifest, list []CheckpointInfo) (newest uint64, err error) {
 	from := record.Addr(list[0].Tail / record.Unit)
 	newest = list[0].Version
@@ -191,6 +192,12 @@ func (s *Store) newestVersion(m *manifest.Manifest, list []CheckpointInfo) (newe
 			}
 		}
 		r.close()
+		if errors.Is(err, errLogEnd) {
+			// Damage, which is going to be discarded with the rest: as many
+			// commits as there are sectors.
+			newest += uint64((span.End-r.at).Bytes()/hlog.SectorSize) + 1
+			err = nil
+		}
 	}
 	return newest, err
 }

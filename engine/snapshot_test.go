@@ -251,3 +251,33 @@ func TestCheckpoint_NothingNew(t *testing.T) {
 	requireKeys(t, s, 1000, 1)
 	require.NoError(t, s.Close())
 }
+
+// TestRecovery_VersionBeforeDamage: damage keeps a store from being opened as of a
+// checkpoint that is older than the damage, or versions are used twice after it.
+func TestRecovery_VersionBeforeDamage(t *testing.T) {
+	mem := newMem()
+	s := openOn(t, mem, nil)
+	n := s.NewSession()
+	fillKeys(t, n, 100, 1)
+	version := checkpoint(t, s, FullCheckpoint).Version
+	damage := s.log.Tail().Bytes() + 100
+	fillKeys(t, n, 100, 2)
+	for range 5 {
+		require.NoError(t, n.Put([]byte("key"), nil))
+		syncStore(t, s)
+	}
+	newest := syncStore(t, s)
+	n.Close()
+	require.NoError(t, s.Close())
+	image := mem.CrashImage(iotest.CrashOptions{})
+	image.Corrupt(damage, func(b byte) byte { return b ^ 4 })
+	_, err := tryOpenOn(image.CrashImage(iotest.CrashOptions{}), nil)
+	require.ErrorIs(t, err, ErrCorrupt)
+	s = openOn(t, image, func(o *Options) { o.RecoverVersion = version })
+	requireKeys(t, s, 100, 1)
+	n = s.NewSession()
+	require.NoError(t, n.Put([]byte("key"), nil))
+	n.Close()
+	require.Greater(t, syncStore(t, s), newest)
+	require.NoError(t, s.Close())
+}
