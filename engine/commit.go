@@ -202,6 +202,7 @@ func (c *committer) begin() time.Duration {
 	s := c.store
 	c.takeWaiters()
 	if err := s.Err(); err != nil {
+		s.room.look() // who waits there has to hear of it
 		c.answer(err)
 		return -1
 	}
