@@ -46,7 +46,12 @@ export interface WriteOptions extends CallOptions {
   sync?: boolean
 }
 
-export interface PutOptions extends WriteOptions {
+export interface ExpiringOptions extends WriteOptions {
+  /** Milliseconds until the key is gone; without it, never. */
+  ttl?: number
+}
+
+export interface PutOptions extends ExpiringOptions {
   ifAbsent?: boolean
   ifPresent?: boolean
 }
@@ -61,6 +66,18 @@ export interface ScanOptions extends CallOptions {
   /** Entries of one page, 1000 by default. */
   count?: number
 }
+
+export interface WatchOptions extends CallOptions {
+  prefix?: Bytes
+  /** The address of a commit that came before: what was changed since then. */
+  since?: number
+}
+
+/** A commit says that all changes up to its address have come. */
+export type Change =
+  | { op: 'put'; address: number; key: Buffer; value: Buffer }
+  | { op: 'del'; address: number; key: Buffer; value: null }
+  | { op: 'commit'; address: number }
 
 export type Pairs = Iterable<readonly [Bytes, Bytes]> | { readonly [key: string]: Bytes }
 
@@ -94,25 +111,36 @@ export class Client {
   del(key: Bytes, options?: DeleteOptions & { blind?: false }): Promise<boolean>
   del(key: Bytes, options: DeleteOptions & { blind: true }): Promise<null>
   /** Stores value if the old one is as given, and tells whether it was. null is an absent key. */
-  cas(key: Bytes, old: Bytes | null, value: Bytes | null, options?: WriteOptions): Promise<boolean>
+  cas(key: Bytes, old: Bytes | null, value: Bytes | null, options?: ExpiringOptions): Promise<boolean>
   /**
    * Adds to the counter under key, 0 if it is absent, and returns the sum. A sum that a number does not
    * hold exactly rejects with a RangeError, though it has been added: use bigints there.
    */
-  add(key: Bytes, delta?: number, options?: WriteOptions): Promise<number>
-  add(key: Bytes, delta: bigint, options?: WriteOptions): Promise<bigint>
+  add(key: Bytes, delta?: number, options?: ExpiringOptions): Promise<number>
+  add(key: Bytes, delta: bigint, options?: ExpiringOptions): Promise<bigint>
   /** Appends to the value of key, which may be absent, and returns the new length. */
   append(key: Bytes, tail: Bytes, options?: WriteOptions): Promise<number>
+  /** Gives key so many milliseconds to live from now on; false if there is no such key. */
+  expire(key: Bytes, ttl: number, options?: WriteOptions): Promise<boolean>
+  /** Takes the expiry of key away; false if there is no such key. */
+  persist(key: Bytes, options?: WriteOptions): Promise<boolean>
+  /** Milliseconds key has to live, Infinity without an expiry, null if there is no such key. */
+  ttl(key: Bytes, options?: CallOptions): Promise<number | null>
   /** The values of keys in their order, null for what is not there. */
   mget(keys: Iterable<Bytes>, options?: CallOptions): Promise<Array<Buffer | null>>
   /** Stores pairs, each by itself and in order: no transaction. Returns how many. */
-  mput(pairs: Pairs, options?: WriteOptions): Promise<number>
+  mput(pairs: Pairs, options?: ExpiringOptions): Promise<number>
   /** Removes keys and returns how many were there. */
   mdel(keys: Iterable<Bytes>, options?: DeleteOptions & { blind?: false }): Promise<number>
   mdel(keys: Iterable<Bytes>, options: DeleteOptions & { blind: true }): Promise<null>
   /** All keys that begin with prefix, with their values, in no order. */
   scan(options?: ScanOptions): AsyncGenerator<[Buffer, Buffer], void, undefined>
   scanKeys(options?: ScanOptions): AsyncGenerator<Buffer, void, undefined>
+  /**
+   * What is changed of the keys that begin with prefix, commit by commit, until the loop is left. The first
+   * that comes is a commit with the address at which the watch begins. A lost connection does not end it.
+   */
+  watch(options?: WatchOptions): AsyncGenerator<Change, void, undefined>
   /** The number of keys, from counters or, exact, from a scan. */
   len(options?: CallOptions & { exact?: boolean }): Promise<number>
   /** Resolves when every earlier write is on stable storage, with its number in the session. */

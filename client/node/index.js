@@ -15,13 +15,15 @@
 // says it got: it takes effect once. Its answer may be lost all the same (AnswerLost), if there is
 // more than one answer to it. close ends that promise: sync before it.
 
+import { once } from 'node:events'
 import net from 'node:net'
 import os from 'node:os'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import { Core } from './lib/core.js'
-import { ConnectionLost, RskvError } from './lib/errors.js'
+import { Core, MAX_MESSAGE } from './lib/core.js'
+import { ConnectionLost, RskvError, ShuttingDown } from './lib/errors.js'
+import { Feed } from './lib/feed.js'
 import * as requests from './lib/request.js'
 
 export {
@@ -105,6 +107,9 @@ export class Client {
   del(key, o) { return this.#call(() => requests.del(key, o), o) }
   cas(key, old, value, o) { return this.#call(() => requests.cas(key, old, value, o), o) }
   add(key, delta = 1, o = undefined) { return this.#call(() => requests.add(key, delta, o), o) }
+  expire(key, ttl, o) { return this.#call(() => requests.expire(key, ttl, o), o) }
+  persist(key, o) { return this.#call(() => requests.expire(key, null, o), o) }
+  ttl(key, o) { return this.#call(() => requests.ttl(key), o) }
   append(key, tail, o) { return this.#call(() => requests.append(key, tail, o), o) }
   mget(keys, o) { return this.#call(() => requests.mget(keys), o) }
   mput(pairs, o) { return this.#call(() => requests.mput(pairs, o), o) }
@@ -130,6 +135,52 @@ export class Client {
       yield* page.entries
       cursor = page.next
     } while (cursor !== null)
+  }
+
+  // watch yields what is changed of the keys that begin with prefix, commit by commit, until the loop is
+  // left. The first that comes is a commit with the address at which the watch begins: from now on, or
+  // since the address of a commit that came before. It has a connection of its own; if that is lost it
+  // goes on where it was: nothing comes twice and nothing is missing. CursorLost says that the daemon has
+  // given back what was not told yet: begin anew, with a scan behind the first commit.
+  async *watch({ prefix = '', since = null, signal } = {}) {
+    const feed = new Feed(prefix, since, 2 * MAX_MESSAGE)
+    for (;;) {
+      const socket = await this.#dialWatch(signal)
+      const abort = () => socket.destroy(new ConnectionLost('the watch was ended'))
+      signal?.addEventListener('abort', abort, { once: true })
+      this.#stop.signal.addEventListener('abort', abort, { once: true })
+      try {
+        socket.write(feed.begin())
+        for await (const received of socket) yield* feed.take(received)
+      } catch (e) {
+        signal?.throwIfAborted()
+        const again = e instanceof ConnectionLost || e instanceof ShuttingDown || !(e instanceof RskvError || e.code === undefined)
+        if (!again) throw e
+      } finally {
+        signal?.removeEventListener('abort', abort)
+        this.#stop.signal.removeEventListener('abort', abort)
+        socket.destroy()
+      }
+      if (this.#core.closed) return
+    }
+  }
+
+  async #dialWatch(signal) {
+    const begin = performance.now()
+    for (let pause = PAUSE_MIN; ; pause = Math.min(2 * pause, PAUSE_MAX)) {
+      signal?.throwIfAborted()
+      const socket = net.connect(this.path)
+      try {
+        await once(socket, 'connect')
+        return socket
+      } catch (e) {
+        socket.destroy()
+        if (this.#core.closed || performance.now() - begin + pause > this.retryFor) {
+          throw new ConnectionLost(`no connection to ${this.path}: ${e.message}`, { cause: e })
+        }
+      }
+      await sleep(pause * (0.5 + Math.random() / 2))
+    }
   }
 
   // A call fails by its promise, whatever it is about.

@@ -10,7 +10,7 @@ import { Splitter } from './msgpack.js'
 import { AnswerLost, Closed, ConnectionLost, ProtocolError, refused, SessionLost, SessionUnknown } from './errors.js'
 import { DURABLE, ONCE, READ, Request, sync, WRITE } from './request.js'
 
-const MAX_MESSAGE = 64 << 20 // bytes; the protocol's limit of requests and answers
+export const MAX_MESSAGE = 64 << 20 // bytes; the protocol's limit of requests and answers
 const MAX_TRIES = 4 // connections that may be lost over a request before it is given up
 const MAX_ID = 2 ** 32 - 1
 

@@ -81,6 +81,13 @@ function expect(is, what) {
   }
 }
 
+// ttl returns how long a key has to live, in milliseconds, as it is sent.
+function millis(ttl) {
+  if (ttl === undefined || ttl === null) return undefined
+  if (!(ttl > 0 && Number.isFinite(ttl))) throw new RangeError(`a time to live is above 0, not ${ttl}`)
+  return Math.max(1, Math.round(ttl))
+}
+
 const anything = (result) => result
 const bool = expect((r) => typeof r === 'boolean', 'a bool')
 const boolOrNull = expect((r) => r === null || typeof r === 'boolean', 'a bool or nil')
@@ -95,10 +102,10 @@ export const ping = () => new Request(READ, () => undefined, 'ping', [])
 export const get = (key) => new Request(READ, bufferOrNull, 'get', [bytes(key)])
 export const exists = (key) => new Request(READ, bool, 'exists', [bytes(key)])
 
-export function put(key, value, { ifAbsent, ifPresent, sync } = {}) {
+export function put(key, value, { ifAbsent, ifPresent, ttl, sync } = {}) {
   if (ifAbsent && ifPresent) throw new TypeError('ifAbsent and ifPresent exclude each other')
   const condition = ifAbsent ? 'absent' : ifPresent ? 'present' : undefined
-  const params = [bytes(key), bytes(value), ...options({ if: condition, sync })]
+  const params = [bytes(key), bytes(value), ...options({ ttl: millis(ttl), if: condition, sync })]
   return new Request(WRITE, bool, 'put', params, { sure: condition ? undefined : [true], sync })
 }
 
@@ -106,19 +113,30 @@ export function del(key, { blind, sync } = {}) {
   return new Request(WRITE, boolOrNull, 'del', [bytes(key), ...options({ blind, sync })], { sure: blind ? [null] : undefined, sync })
 }
 
-export function cas(key, old, value, { sync } = {}) {
-  return new Request(WRITE, bool, 'cas', [bytes(key), orNull(old), orNull(value), ...options({ sync })], { sync })
+export function cas(key, old, value, { ttl, sync } = {}) {
+  const params = [bytes(key), orNull(old), orNull(value), ...options({ ttl: millis(ttl), sync })]
+  return new Request(WRITE, bool, 'cas', params, { sync })
+}
+
+// expire gives a key so many milliseconds to live; null takes its expiry away.
+export function expire(key, ttl, { sync } = {}) {
+  return new Request(WRITE, bool, 'expire', [bytes(key), ttl === null ? null : millis(ttl), ...options({ sync })], { sync })
+}
+
+export function ttl(key) {
+  const read = (left) => (numberOrNull(left) !== null && left < 0 ? Infinity : left)
+  return new Request(READ, read, 'ttl', [bytes(key)])
 }
 
 // add answers with a number to a number, and with a bigint to a bigint.
-export function add(key, delta, { sync } = {}) {
+export function add(key, delta, { ttl, sync } = {}) {
   const read = (sum) => {
     if (typeof sum !== 'number' && typeof sum !== 'bigint') throw new TypeError('not an integer')
     if (typeof delta === 'bigint') return BigInt(sum)
     if (typeof sum === 'bigint') throw new RangeError(`the sum, ${sum}, is beyond what a number holds: add a bigint`)
     return sum
   }
-  return new Request(WRITE, read, 'add', [bytes(key), delta, ...options({ sync })], { sync })
+  return new Request(WRITE, read, 'add', [bytes(key), delta, ...options({ ttl: millis(ttl), sync })], { sync })
 }
 
 export function append(key, tail, { sync } = {}) {
@@ -135,10 +153,10 @@ export function mget(keys) {
 }
 
 // mput takes a Map, an iterable of pairs, or an object.
-export function mput(pairs, { sync } = {}) {
+export function mput(pairs, { ttl, sync } = {}) {
   const entries = typeof pairs[Symbol.iterator] === 'function' ? pairs : Object.entries(pairs)
   const all = Array.from(entries, ([k, v]) => [bytes(k), bytes(v)])
-  return new Request(WRITE, number, 'mput', [all, ...options({ sync })], { sure: [all.length], sync })
+  return new Request(WRITE, number, 'mput', [all, ...options({ ttl: millis(ttl), sync })], { sure: [all.length], sync })
 }
 
 export function mdel(keys, { blind, sync } = {}) {
@@ -154,6 +172,11 @@ export function scan({ prefix = '', count = 1000 }, cursor, keys) {
   }
   const given = options({ prefix: bytes(prefix).length > 0 ? bytes(prefix) : null, count, cursor, keys })
   return new Request(READ, read, 'scan', given)
+}
+
+// watch is the request that a watch's connection begins with.
+export function watch(prefix, from) {
+  return new Request(ONCE, number, 'watch', options({ prefix: bytes(prefix).length > 0 ? bytes(prefix) : null, from }))
 }
 
 export const length = ({ exact } = {}) => new Request(READ, number, 'len', options({ exact }))

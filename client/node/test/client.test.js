@@ -61,6 +61,80 @@ test('methods', async (t) => {
   assert.equal(c.session, null)
 })
 
+test('ttl', async (t) => {
+  // What could go wrong: a key lives a thousand times longer than it should.
+  const d = await startDaemon(t)
+  const c = await connected(t, d.socket)
+  await c.put('k', 'v', { ttl: 60_000 })
+  const left = await c.ttl('k')
+  assert.ok(left > 50_000 && left <= 60_000)
+  assert.equal(await c.expire('k', 3_600_000), true)
+  assert.ok((await c.ttl('k')) > 3_000_000)
+  assert.equal(await c.persist('k'), true)
+  assert.equal(await c.ttl('k'), Infinity)
+  assert.equal(await c.ttl('none'), null)
+  assert.equal(await c.expire('none', 1), false)
+  await c.add('n', 1, { ttl: 60_000 })
+  await c.mput({ m: 'v' }, { ttl: 60_000 })
+  await c.cas('c', null, 'v', { ttl: 60_000 })
+  for (const key of ['n', 'm', 'c']) assert.ok((await c.ttl(key)) <= 60_000)
+  await c.put('k', 'v', { ttl: 1 })
+  await new Promise((r) => setTimeout(r, 10))
+  assert.equal(await c.get('k'), null)
+  await assert.rejects(c.put('k', 'v', { ttl: 0 }), RangeError)
+})
+
+test('watch', async (t) => {
+  // What could go wrong: a change is missed or comes twice when the daemon or the line goes away.
+  const d = await startDaemon(t)
+  const seed = randomSeed()
+  const writer = await connected(t, d.socket, { session: true, retryFor: 60_000 })
+  const watcher = await connected(t, d.socket, { retryFor: 60_000 })
+  const line = await Line.to(t, d.socket, seed, 60_000)
+  watcher.path = line.path // its watch is cut, not its other requests
+  const changes = watcher.watch({ prefix: 'w/' })
+  const begin = (await changes.next()).value
+  assert.equal(begin.op, 'commit')
+  const writing = (async () => {
+    for (let i = 0; i < 600; i++) {
+      await writer.put(`w/${i}`, String(i)).catch((e) => assert.ok(e instanceof rskv.AnswerLost, e))
+      if (i % 200 === 100) await d.crash()
+    }
+    await writer.del('w/0')
+    await writer.put('w/end', '', { sync: true })
+  })()
+  const state = new Map()
+  let last = begin.address
+  for await (const change of changes) {
+    if (change.op === 'commit') {
+      assert.ok(change.address > last, `seed ${seed}`)
+      last = change.address
+      if (state.has('w/end')) break
+      continue
+    }
+    assert.ok(!state.has(text(change.key)) || text(change.key) === 'w/0', `seed ${seed}: ${text(change.key)} twice`)
+    state.set(text(change.key), text(change.value))
+  }
+  await writing
+  assert.equal(state.size, 601)
+  assert.equal(state.get('w/0'), null)
+  for (let i = 1; i < 600; i++) assert.equal(state.get(`w/${i}`), String(i), `seed ${seed}`)
+  line.most = 0
+  const again = watcher.watch({ prefix: 'w/e', since: begin.address })
+  assert.equal((await again.next()).value.op, 'commit')
+  assert.equal(text((await again.next()).value.key), 'w/end')
+  await again.return()
+  await assert.rejects(watcher.watch({ since: 2 ** 50 }).next(), rskv.CursorLost)
+  const aborted = watcher.watch({ signal: AbortSignal.timeout(50) })
+  await aborted.next()
+  await assert.rejects(aborted.next(), { name: 'TimeoutError' })
+  const ended = watcher.watch()
+  await ended.next()
+  const next = ended.next()
+  await watcher.close()
+  assert.equal((await next).done, true, 'close ends a watch')
+})
+
 test('scan', async (t) => {
   // What could go wrong: a page is left out or comes twice.
   const d = await startDaemon(t)
@@ -114,10 +188,10 @@ test('signal', async (t) => {
   const d = await startDaemon(t)
   const c = await connected(t, d.socket)
   await assert.rejects(c.get('k', { signal: AbortSignal.abort() }), { name: 'AbortError' })
-  d.process.kill('SIGSTOP')
+  await d.pause()
   const late = c.add('late', 1, { signal: AbortSignal.timeout(100) })
   await assert.rejects(late, { name: 'TimeoutError' })
-  d.process.kill('SIGCONT')
+  d.resume()
   assert.equal(await c.add('late', 10), 11) // behind the one given up, on the same connection
   assert.equal(text(await c.get('none', { signal: AbortSignal.timeout(20_000) })), null)
 })

@@ -23,8 +23,11 @@ export function tempDir(t) {
 
 // startDaemon starts rskvd as a process of its own, which ends with the test.
 export async function startDaemon(t, settings = {}) {
-  const d = new Daemon(tempDir(t), settings)
-  t.after(() => d.kill9())
+  const d = new Daemon(fs.mkdtempSync(path.join(os.tmpdir(), 'rskv')), settings)
+  t.after(async () => {
+    await d.kill9() // before its directory goes: hooks run in the order they were made in
+    fs.rmSync(d.dir, { recursive: true, force: true })
+  })
   await d.start()
   return d
 }
@@ -60,8 +63,19 @@ class Daemon {
   }
 
   async kill9() {
+    if (!this.process) return
     this.process.kill('SIGKILL')
     await this.exited
+  }
+
+  // pause stops the process without ending it, until resume.
+  async pause() {
+    this.process.kill('SIGSTOP')
+    while (!/^State:\s+T/m.test(fs.readFileSync(`/proc/${this.process.pid}/status`, 'utf8'))) await sleep(1)
+  }
+
+  resume() {
+    this.process.kill('SIGCONT')
   }
 
   // crash is kill -9, and start again.

@@ -17,6 +17,12 @@ async function main(): Promise<void> {
   const m: number = await c.mput(new Map([['a', '1']]))
   for await (const [key, v] of c.scan({ prefix: 'user/' })) console.log(key.toString(), v.length)
   for await (const key of c.scanKeys()) console.log(key.toString())
+  await c.put('session', 'ada', { ttl: 1_800_000 })
+  const left: number | null = await c.ttl('session')
+  const longer: boolean = (await c.expire('session', 3_600_000)) && (await c.persist('session'))
+  for await (const change of c.watch({ prefix: 'user/' })) {
+    if (change.op === 'put') console.log(change.key.toString(), change.value.length, left, longer)
+  }
   const applied: number | undefined = c.session?.applied
   try {
     await c.sync()

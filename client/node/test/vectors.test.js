@@ -9,6 +9,7 @@ import { test } from 'node:test'
 
 import * as rskv from '../index.js'
 import { codes, refused } from '../lib/errors.js'
+import { Feed } from '../lib/feed.js'
 import { decode, encode, Splitter } from '../lib/msgpack.js'
 import { root, tempDir } from './daemon.js'
 import { vectors } from './vectors.js'
@@ -20,6 +21,10 @@ const calls = {
   '[0, 300, "exists", [\'k\']]': (c) => c.exists(Buffer.from('k')),
   '[0, 70000, "put", [\'k\', \'v\']]': (c) => c.put('k', 'v'),
   '[0, 2, "put", [\'k\', \'v\', {"if": "absent", "sync": true}]]': (c) => c.put('k', 'v', { ifAbsent: true, sync: true }),
+  '[0, 2, "put", [\'k\', \'v\', {"ttl": 60000}]]': (c) => c.put('k', 'v', { ttl: 60_000 }),
+  '[0, 12, "expire", [\'k\', 60000]]': (c) => c.expire('k', 60_000),
+  '[0, 12, "expire", [\'k\', nil, {"sync": true}]]': (c) => c.persist('k', { sync: true }),
+  '[0, 12, "ttl", [\'k\']]': (c) => c.ttl('k'),
   '[0, 3, "del", [\'k\']]': (c) => c.del('k'),
   '[0, 3, "del", [\'k\', {"blind": true}]]': (c) => c.del('k', { blind: true }),
   '[0, 4, "cas", [\'k\', \'v\', \'w\']]': (c) => c.cas('k', 'v', 'w'),
@@ -41,7 +46,7 @@ const calls = {
 }
 
 // What the client makes of an answer, where that is not the result itself.
-const read = { ping: () => undefined, sync: (r) => r.durable, scan: (r) => r[1][0] }
+const read = { ping: () => undefined, ttl: (r) => (r === -1 ? Infinity : r), sync: (r) => r.durable, scan: (r) => r[1][0] }
 
 // Maps come without a prototype, which deepEqual minds.
 const plain = (v) => JSON.parse(JSON.stringify(v ?? null))
@@ -112,6 +117,27 @@ test('calls send the bytes and read the answers', async (t) => {
     }
   }
   assert.ok(answered > 20)
+})
+
+test('watch', () => {
+  // What could go wrong: a change is read as another, or comes twice after a lost connection.
+  const all = vectors()
+  const requests = all.filter((v) => v.value[0] === 0 && v.value[2] === 'watch')
+  const first = all.slice(all.indexOf(requests[0])).filter((v) => !v.toDaemon).slice(0, 4)
+  const feed = new Feed('a', null, 1 << 20)
+  assert.deepEqual(behindID(feed.begin()), behindID(requests[0].bytes))
+  const got = first.flatMap((v) => [...v.bytes].flatMap((b) => feed.take(Buffer.of(b))))
+  assert.deepEqual(got, [
+    { op: 'commit', address: 4096 },
+    { op: 'put', address: 4128, key: Buffer.from('a'), value: Buffer.from('1') },
+    { op: 'del', address: 4160, key: Buffer.from('ab'), value: null },
+    { op: 'commit', address: 8192 },
+  ])
+  assert.deepEqual(behindID(feed.begin()), behindID(requests[1].bytes))
+  assert.deepEqual(feed.take(Buffer.concat(first.map((v) => v.bytes))), [], 'came before')
+  assert.throws(() => feed.take(all.find((v) => v.value[1] === 'lagged').bytes), rskv.ConnectionLost)
+  feed.begin()
+  assert.throws(() => feed.take(all.find((v) => v.value[0] === 1 && v.value[2]?.[0] === 'CursorLost').bytes), rskv.CursorLost)
 })
 
 test('every code has a class', () => {

@@ -9,6 +9,9 @@
         with c.pipeline() as p:              # many requests, one round trip
             for i in range(1000):
                 p.put(f"k{i}", b"v")
+        c.put("session", "ada", ttl=1800)    # gone in half an hour
+        for change in c.watch("user/"):      # what is changed, as it becomes durable
+            print(change.op, change.key, change.value)
 
     with rskv.Client(session=True) as c:     # every write takes effect exactly once
         c.add("paid", 100)
@@ -26,6 +29,7 @@ once. Its answer may be lost all the same (AnswerLost), if there is more than on
 from . import aio
 from ._client import Client, Pipeline, Reply
 from ._core import Loss, Session, default_socket
+from ._watch import Change
 from .errors import (
     IO,
     AnswerLost,
@@ -57,7 +61,7 @@ from .errors import (
 
 __version__ = "0.1.0"
 __all__ = [
-    "Client", "Loss", "Pipeline", "Reply", "Session", "aio", "default_socket",
+    "Change", "Client", "Loss", "Pipeline", "Reply", "Session", "aio", "default_socket",
     "AnswerLost", "AnswerTooLarge", "BadRequest", "Busy", "Closed", "ConnectionLost", "Corrupt", "CursorLost",
     "DiskFull", "Error", "Forbidden", "IO", "Internal", "KeyTooLarge", "NotInteger", "Overflow", "ProtocolError",
     "ReadOnly", "Refused", "RequestTooLarge", "SessionLost", "SessionUnknown", "ShuttingDown", "TooLarge",

@@ -13,8 +13,9 @@ from typing import Any, Generic, TypeVar, cast
 
 from . import _request as requests
 from ._core import Core, Loss, Options, Session, default_socket, pauses
-from ._request import Bytes, Pairs, Request
-from .errors import Closed, ConnectionLost, Error
+from ._request import Bytes, Pairs, Request, Seconds
+from ._watch import Change, Feed
+from .errors import Closed, ConnectionLost, Error, ShuttingDown
 
 T = TypeVar("T")
 
@@ -95,33 +96,46 @@ class Client:
         """Whether there is such a key."""
         return self._call(requests.exists(key))
 
-    def put(self, key: Bytes, value: Bytes, *, if_absent: bool = False, if_present: bool = False, sync: bool = False) -> bool:
-        """Stores value under key; False if the condition was not met. sync: answered when on stable storage."""
-        return self._call(requests.put(key, value, if_absent, if_present, sync))
+    def put(self, key: Bytes, value: Bytes, *, if_absent: bool = False, if_present: bool = False, ttl: Seconds | None = None, sync: bool = False) -> bool:
+        """Stores value under key; False if the condition was not met. ttl: seconds to live, else
+        for ever. sync: answered when on stable storage."""
+        return self._call(requests.put(key, value, if_absent, if_present, ttl, sync))
 
     def delete(self, key: Bytes, *, blind: bool = False, sync: bool = False) -> bool | None:
         """Removes key; whether it was there. blind does not look, and answers None."""
         return self._call(requests.delete(key, blind, sync))
 
-    def cas(self, key: Bytes, old: Bytes | None, new: Bytes | None, *, sync: bool = False) -> bool:
+    def cas(self, key: Bytes, old: Bytes | None, new: Bytes | None, *, ttl: Seconds | None = None, sync: bool = False) -> bool:
         """Stores new if the value is old, and tells whether it was. None is an absent key."""
-        return self._call(requests.cas(key, old, new, sync))
+        return self._call(requests.cas(key, old, new, ttl, sync))
 
-    def add(self, key: Bytes, delta: int = 1, *, sync: bool = False) -> int:
+    def add(self, key: Bytes, delta: int = 1, *, ttl: Seconds | None = None, sync: bool = False) -> int:
         """Adds to the counter under key, 0 if it is absent, and returns the sum."""
-        return self._call(requests.add(key, delta, sync))
+        return self._call(requests.add(key, delta, ttl, sync))
 
     def append(self, key: Bytes, tail: Bytes, *, sync: bool = False) -> int:
         """Appends to the value of key, which may be absent, and returns the new length."""
         return self._call(requests.append(key, tail, sync))
 
+    def expire(self, key: Bytes, ttl: Seconds, *, sync: bool = False) -> bool:
+        """Gives key so many seconds to live from now on; False if there is no such key."""
+        return self._call(requests.expire(key, ttl, sync))
+
+    def persist(self, key: Bytes, *, sync: bool = False) -> bool:
+        """Takes the expiry of key away; False if there is no such key."""
+        return self._call(requests.expire(key, None, sync))
+
+    def ttl(self, key: Bytes) -> float | None:
+        """Seconds key has to live, math.inf without an expiry, None if there is no such key."""
+        return self._call(requests.ttl(key))
+
     def mget(self, keys: Iterable[Bytes]) -> list[bytes | None]:
         """The values of keys in their order, None for what is not there."""
         return self._call(requests.mget(keys))
 
-    def mput(self, pairs: Pairs, *, sync: bool = False) -> int:
+    def mput(self, pairs: Pairs, *, ttl: Seconds | None = None, sync: bool = False) -> int:
         """Stores pairs, each by itself and in order: no transaction. Returns how many."""
-        return self._call(requests.mput(pairs, sync))
+        return self._call(requests.mput(pairs, ttl, sync))
 
     def mdelete(self, keys: Iterable[Bytes], *, blind: bool = False, sync: bool = False) -> int | None:
         """Removes keys and returns how many were there. blind does not look, and answers None."""
@@ -167,6 +181,40 @@ class Client:
             yield from entries
             if cursor is None:
                 return
+
+    def watch(self, prefix: Bytes = b"", *, since: int | None = None) -> Iterator[Change]:
+        """What is changed of the keys that begin with prefix, commit by commit, until the loop is left.
+
+        The first that comes is a "commit" with the address at which the watch begins: from now on, or
+        since the address of a "commit" that came before. It has a connection of its own; if that is lost
+        it goes on where it was: nothing comes twice and nothing is missing. It ends with CursorLost when
+        the daemon has given back what was not told yet: begin anew, with a scan() behind the first commit.
+        """
+        feed = Feed(requests.data(prefix), since)
+        while True:
+            try:
+                with self._dial_watch() as s:
+                    s.sendall(feed.begin())
+                    while received := s.recv(READ_SIZE):
+                        yield from feed.take(received)
+                    raise ConnectionLost("the daemon closed the connection")
+            except (ConnectionLost, ShuttingDown, OSError):
+                if self._core.closed:
+                    return
+
+    def _dial_watch(self) -> socket.socket:
+        since = time.monotonic()
+        for pause in pauses():
+            s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                s.connect(self.path)
+                return s
+            except OSError as e:
+                s.close()
+                if time.monotonic() - since + pause >= self.retry_for or self._core.closed:
+                    raise Error(f"no connection to {self.path}: {e}") from e
+                time.sleep(pause)
+        raise AssertionError("unreachable")
 
     # Many requests.
 
@@ -359,26 +407,32 @@ class Pipeline:
     def exists(self, key: Bytes) -> Reply[bool]:
         return self._add(requests.exists(key))
 
-    def put(self, key: Bytes, value: Bytes, *, if_absent: bool = False, if_present: bool = False, sync: bool = False) -> Reply[bool]:
-        return self._add(requests.put(key, value, if_absent, if_present, sync))
+    def put(self, key: Bytes, value: Bytes, *, if_absent: bool = False, if_present: bool = False, ttl: Seconds | None = None, sync: bool = False) -> Reply[bool]:
+        return self._add(requests.put(key, value, if_absent, if_present, ttl, sync))
 
     def delete(self, key: Bytes, *, blind: bool = False, sync: bool = False) -> Reply[bool | None]:
         return self._add(requests.delete(key, blind, sync))
 
-    def cas(self, key: Bytes, old: Bytes | None, new: Bytes | None, *, sync: bool = False) -> Reply[bool]:
-        return self._add(requests.cas(key, old, new, sync))
+    def cas(self, key: Bytes, old: Bytes | None, new: Bytes | None, *, ttl: Seconds | None = None, sync: bool = False) -> Reply[bool]:
+        return self._add(requests.cas(key, old, new, ttl, sync))
 
-    def add(self, key: Bytes, delta: int = 1, *, sync: bool = False) -> Reply[int]:
-        return self._add(requests.add(key, delta, sync))
+    def add(self, key: Bytes, delta: int = 1, *, ttl: Seconds | None = None, sync: bool = False) -> Reply[int]:
+        return self._add(requests.add(key, delta, ttl, sync))
 
     def append(self, key: Bytes, tail: Bytes, *, sync: bool = False) -> Reply[int]:
         return self._add(requests.append(key, tail, sync))
 
+    def expire(self, key: Bytes, ttl: Seconds, *, sync: bool = False) -> Reply[bool]:
+        return self._add(requests.expire(key, ttl, sync))
+
+    def ttl(self, key: Bytes) -> Reply[float | None]:
+        return self._add(requests.ttl(key))
+
     def mget(self, keys: Iterable[Bytes]) -> Reply[list[bytes | None]]:
         return self._add(requests.mget(keys))
 
-    def mput(self, pairs: Pairs, *, sync: bool = False) -> Reply[int]:
-        return self._add(requests.mput(pairs, sync))
+    def mput(self, pairs: Pairs, *, ttl: Seconds | None = None, sync: bool = False) -> Reply[int]:
+        return self._add(requests.mput(pairs, ttl, sync))
 
     def mdelete(self, keys: Iterable[Bytes], *, blind: bool = False, sync: bool = False) -> Reply[int | None]:
         return self._add(requests.mdelete(keys, blind, sync))

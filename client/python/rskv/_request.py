@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 import msgpack
@@ -112,6 +114,19 @@ def options(**given: Any) -> list[dict[str, Any]]:
     return [there] if there else []
 
 
+Seconds = float | timedelta
+"""How long a key has to live: seconds, or a timedelta."""
+
+
+def _ms(ttl: Seconds | None) -> int | None:
+    if ttl is None:
+        return None
+    seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
+    if not seconds > 0:
+        raise ValueError(f"a time to live is above 0, not {seconds}")
+    return max(1, round(seconds * 1000))
+
+
 def ping() -> Request[str]:
     return Request(Nature.READ, of(str), "ping")
 
@@ -124,29 +139,41 @@ def exists(key: Bytes) -> Request[bool]:
     return Request(Nature.READ, _bool, "exists", data(key))
 
 
-def put(key: Bytes, value: Bytes, if_absent: bool, if_present: bool, sync: bool) -> Request[bool]:
+def put(key: Bytes, value: Bytes, if_absent: bool, if_present: bool, ttl: Seconds | None, sync: bool) -> Request[bool]:
     if if_absent and if_present:
         raise ValueError("if_absent and if_present exclude each other")
     condition = "absent" if if_absent else "present" if if_present else None
     sure = None if condition else (True,)
-    return Request(Nature.WRITE, _bool, "put", data(key), data(value), *options(if_=condition, sync=sync), sure=sure, sync=sync)
+    return Request(Nature.WRITE, _bool, "put", data(key), data(value), *options(ttl=_ms(ttl), if_=condition, sync=sync), sure=sure, sync=sync)
 
 
 def delete(key: Bytes, blind: bool, sync: bool) -> Request[bool | None]:
     return Request(Nature.WRITE, _bool_none, "del", data(key), *options(blind=blind, sync=sync), sure=(None,) if blind else None, sync=sync)
 
 
-def cas(key: Bytes, old: Bytes | None, new: Bytes | None, sync: bool) -> Request[bool]:
+def cas(key: Bytes, old: Bytes | None, new: Bytes | None, ttl: Seconds | None, sync: bool) -> Request[bool]:
     was, becomes = (None if b is None else data(b) for b in (old, new))
-    return Request(Nature.WRITE, _bool, "cas", data(key), was, becomes, *options(sync=sync), sync=sync)
+    return Request(Nature.WRITE, _bool, "cas", data(key), was, becomes, *options(ttl=_ms(ttl), sync=sync), sync=sync)
 
 
-def add(key: Bytes, delta: int, sync: bool) -> Request[int]:
-    return Request(Nature.WRITE, _int, "add", data(key), delta, *options(sync=sync), sync=sync)
+def add(key: Bytes, delta: int, ttl: Seconds | None, sync: bool) -> Request[int]:
+    return Request(Nature.WRITE, _int, "add", data(key), delta, *options(ttl=_ms(ttl), sync=sync), sync=sync)
 
 
 def append(key: Bytes, tail: Bytes, sync: bool) -> Request[int]:
     return Request(Nature.WRITE, _int, "append", data(key), data(tail), *options(sync=sync), sync=sync)
+
+
+def expire(key: Bytes, ttl: Seconds | None, sync: bool) -> Request[bool]:
+    return Request(Nature.WRITE, _bool, "expire", data(key), _ms(ttl), *options(sync=sync), sync=sync)
+
+
+def ttl(key: Bytes) -> Request[float | None]:
+    def read(result: Any) -> float | None:
+        left = _int_none(result)
+        return None if left is None else math.inf if left < 0 else left / 1000
+
+    return Request(Nature.READ, read, "ttl", data(key))
 
 
 def mget(keys: Iterable[Bytes]) -> Request[list[bytes | None]]:
@@ -160,10 +187,10 @@ def mget(keys: Iterable[Bytes]) -> Request[list[bytes | None]]:
     return Request(Nature.READ, read, "mget", wanted)
 
 
-def mput(pairs: Pairs, sync: bool) -> Request[int]:
+def mput(pairs: Pairs, ttl: Seconds | None, sync: bool) -> Request[int]:
     items = pairs.items() if isinstance(pairs, Mapping) else pairs
     all_ = [[data(k), data(v)] for k, v in items]
-    return Request(Nature.WRITE, _int, "mput", all_, *options(sync=sync), sure=(len(all_),), sync=sync)
+    return Request(Nature.WRITE, _int, "mput", all_, *options(ttl=_ms(ttl), sync=sync), sure=(len(all_),), sync=sync)
 
 
 def mdelete(keys: Iterable[Bytes], blind: bool, sync: bool) -> Request[int | None]:
@@ -207,6 +234,6 @@ def config(changes: Mapping[str, Any] | None) -> Request[dict[str, Any]]:
 
 
 def anything(method: str, params: tuple[Any, ...]) -> Request[Any]:
-    if method in ("put", "del", "cas", "add", "append", "mput", "mdel", "hello", "sync", "expire"):
+    if method in ("put", "del", "cas", "add", "append", "mput", "mdel", "hello", "sync", "expire", "watch"):
         raise ValueError(f"{method} has a method of its own")
     return Request(Nature.ONCE, _any, method, *params)

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 from . import _request as requests
 from ._core import Core, Loss, Options, Session, default_socket, pauses
-from ._request import Bytes, Nature, Pairs, Request
-from .errors import Closed, ConnectionLost, Error
+from ._request import Bytes, Nature, Pairs, Request, Seconds
+from ._watch import Change, Feed
+from .errors import Closed, ConnectionLost, Error, ShuttingDown
 
 T = TypeVar("T")
 
@@ -96,33 +97,46 @@ class Client:
         """Whether there is such a key."""
         return await self._call(requests.exists(key))
 
-    async def put(self, key: Bytes, value: Bytes, *, if_absent: bool = False, if_present: bool = False, sync: bool = False) -> bool:
-        """Stores value under key; False if the condition was not met. sync: answered when on stable storage."""
-        return await self._call(requests.put(key, value, if_absent, if_present, sync))
+    async def put(self, key: Bytes, value: Bytes, *, if_absent: bool = False, if_present: bool = False, ttl: Seconds | None = None, sync: bool = False) -> bool:
+        """Stores value under key; False if the condition was not met. ttl: seconds to live, else
+        for ever. sync: answered when on stable storage."""
+        return await self._call(requests.put(key, value, if_absent, if_present, ttl, sync))
 
     async def delete(self, key: Bytes, *, blind: bool = False, sync: bool = False) -> bool | None:
         """Removes key; whether it was there. blind does not look, and answers None."""
         return await self._call(requests.delete(key, blind, sync))
 
-    async def cas(self, key: Bytes, old: Bytes | None, new: Bytes | None, *, sync: bool = False) -> bool:
+    async def cas(self, key: Bytes, old: Bytes | None, new: Bytes | None, *, ttl: Seconds | None = None, sync: bool = False) -> bool:
         """Stores new if the value is old, and tells whether it was. None is an absent key."""
-        return await self._call(requests.cas(key, old, new, sync))
+        return await self._call(requests.cas(key, old, new, ttl, sync))
 
-    async def add(self, key: Bytes, delta: int = 1, *, sync: bool = False) -> int:
+    async def add(self, key: Bytes, delta: int = 1, *, ttl: Seconds | None = None, sync: bool = False) -> int:
         """Adds to the counter under key, 0 if it is absent, and returns the sum."""
-        return await self._call(requests.add(key, delta, sync))
+        return await self._call(requests.add(key, delta, ttl, sync))
 
     async def append(self, key: Bytes, tail: Bytes, *, sync: bool = False) -> int:
         """Appends to the value of key, which may be absent, and returns the new length."""
         return await self._call(requests.append(key, tail, sync))
 
+    async def expire(self, key: Bytes, ttl: Seconds, *, sync: bool = False) -> bool:
+        """Gives key so many seconds to live from now on; False if there is no such key."""
+        return await self._call(requests.expire(key, ttl, sync))
+
+    async def persist(self, key: Bytes, *, sync: bool = False) -> bool:
+        """Takes the expiry of key away; False if there is no such key."""
+        return await self._call(requests.expire(key, None, sync))
+
+    async def ttl(self, key: Bytes) -> float | None:
+        """Seconds key has to live, math.inf without an expiry, None if there is no such key."""
+        return await self._call(requests.ttl(key))
+
     async def mget(self, keys: Iterable[Bytes]) -> list[bytes | None]:
         """The values of keys in their order, None for what is not there."""
         return await self._call(requests.mget(keys))
 
-    async def mput(self, pairs: Pairs, *, sync: bool = False) -> int:
+    async def mput(self, pairs: Pairs, *, ttl: Seconds | None = None, sync: bool = False) -> int:
         """Stores pairs, each by itself and in order: no transaction. Returns how many."""
-        return await self._call(requests.mput(pairs, sync))
+        return await self._call(requests.mput(pairs, ttl, sync))
 
     async def mdelete(self, keys: Iterable[Bytes], *, blind: bool = False, sync: bool = False) -> int | None:
         """Removes keys and returns how many were there. blind does not look, and answers None."""
@@ -172,6 +186,34 @@ class Client:
                 yield entry
             if cursor is None:
                 return
+
+    async def watch(self, prefix: Bytes = b"", *, since: int | None = None) -> AsyncIterator[Change]:
+        """What is changed of the keys that begin with prefix; see rskv.Client.watch."""
+        feed = Feed(requests.data(prefix), since)
+        while True:
+            reader, writer = await self._dial_watch()
+            try:
+                writer.write(feed.begin())
+                while received := await reader.read(READ_SIZE):
+                    for change in feed.take(received):
+                        yield change
+                raise ConnectionLost("the daemon closed the connection")
+            except (ConnectionLost, ShuttingDown, OSError):
+                if self._core.closed:
+                    return
+            finally:
+                writer.close()
+
+    async def _dial_watch(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        since = time.monotonic()
+        for pause in pauses():
+            try:
+                return await asyncio.open_unix_connection(self.path, limit=READ_SIZE)
+            except OSError as e:
+                if time.monotonic() - since + pause >= self.retry_for or self._core.closed:
+                    raise Error(f"no connection to {self.path}: {e}") from e
+                await asyncio.sleep(pause)
+        raise AssertionError("unreachable")
 
     # The connection.
 

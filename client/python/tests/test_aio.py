@@ -46,6 +46,37 @@ class TestAio(unittest.IsolatedAsyncioTestCase):
         with self.assertRaises(FileNotFoundError):
             await aio.connect(self.daemon.socket + ".none")
 
+    async def test_watch(self) -> None:
+        """What could go wrong: a watch holds up the other requests, or does not end."""
+        async with await aio.connect(self.daemon.socket) as c:
+            changes = c.watch("w/")
+            self.assertEqual((await anext(changes)).op, "commit")
+            await asyncio.gather(*(c.put(f"w/{i}", "v", ttl=60) for i in range(100)))
+            seen = set()
+            async for change in changes:
+                if change.op == "put":
+                    seen.add(change.key)
+                elif len(seen) == 100:
+                    break
+            self.assertLessEqual(await c.ttl("w/1") or 0, 60)
+            self.assertTrue(await c.expire("w/1", 5))
+            self.assertTrue(await c.persist("w/1"))
+            await self.kill_and_watch(c)
+
+    async def kill_and_watch(self, c: aio.Client) -> None:
+        changes = c.watch("k/")
+        await anext(changes)
+        await c.put("k/1", "v", sync=True)
+        while (await anext(changes)).op != "commit":
+            pass
+        await asyncio.to_thread(self.daemon.kill)
+        await c.put("k/2", "v", sync=True)
+        async for change in changes:
+            if change.op == "put":
+                self.assertEqual(change.key, b"k/2")
+                break
+        await changes.aclose()
+
     async def test_gather(self) -> None:
         """What could go wrong: tasks get each other's answers, or each sends by itself."""
         async with await aio.connect(self.daemon.socket) as c:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
 import unittest
+from datetime import timedelta
 
 import rskv
 
@@ -65,6 +67,34 @@ class TestClient(unittest.TestCase):
         self.assertGreater(c.call("checkpoint", {"kind": "log"})["version"], 0)
         self.assertIsNone(c.session)
         c.delete("n")
+
+    def test_ttl(self) -> None:
+        """What could go wrong: a key lives a thousand times longer than it should."""
+        c = self.c
+        c.put("ttl", "v", ttl=60)
+        left = c.ttl("ttl")
+        assert left is not None
+        self.assertTrue(50 < left <= 60)
+        self.assertTrue(c.expire("ttl", timedelta(hours=1)))
+        self.assertGreater(c.ttl("ttl") or 0, 3000)
+        self.assertTrue(c.persist("ttl"))
+        self.assertEqual(c.ttl("ttl"), math.inf)
+        self.assertIsNone(c.ttl("none"))
+        self.assertFalse(c.expire("none", 1))
+        c.add("ttl/n", ttl=60)
+        c.mput({"ttl/m": "v"}, ttl=60)
+        c.cas("ttl/c", None, "v", ttl=60)
+        for key in ("ttl/n", "ttl/m", "ttl/c"):
+            self.assertLessEqual(c.ttl(key) or 0, 60)
+        with c.pipeline() as p:
+            p.put("ttl", "v", ttl=0.001)
+            p.expire("ttl/n", 5)
+            p.ttl("ttl/n")
+        self.assertLessEqual(p.results[2], 5)
+        time.sleep(0.01)
+        self.assertIsNone(c.get("ttl"))
+        with self.assertRaises(ValueError):
+            c.put("ttl", "v", ttl=0)
 
     def test_scan(self) -> None:
         """What could go wrong: a page is left out or comes twice."""
@@ -229,6 +259,52 @@ class TestReconnect(unittest.TestCase):
             n = c.add("n", 0)
             self.assertLessEqual(done, n)
             self.assertLessEqual(n, done + lost)
+
+    def test_watch(self) -> None:
+        """What could go wrong: a change is missed or comes twice when the daemon goes away."""
+        daemon = Daemon()
+        self.addCleanup(daemon.close)
+        seed = int.from_bytes(os.urandom(4), "big")
+        line = Line(daemon.socket, seed, 60_000)
+        self.addCleanup(line.close)
+        writer = rskv.Client(daemon.socket, session=True, retry_for=60)
+        self.addCleanup(writer.close)
+        watcher = rskv.Client(daemon.socket, retry_for=60)
+        self.addCleanup(watcher.close)
+        watcher.path = line.path  # its watch is cut, not its greeting
+        changes = watcher.watch("w/")
+        begin = next(changes)
+        self.assertEqual(begin.op, "commit")
+
+        def write() -> None:
+            for i in range(600):
+                writer.put(f"w/{i}", str(i))
+                writer.put(f"other/{i}", "x")
+                if i % 200 == 100:
+                    daemon.kill()
+            writer.delete("w/0")
+            writer.put("w/end", "", sync=True)
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        state: dict[bytes, bytes | None] = {}
+        last = begin.address
+        for change in changes:
+            if change.op == "commit":
+                self.assertGreater(change.address, last, f"seed {seed}")
+                last = change.address
+                if b"w/end" in state:
+                    break
+                continue
+            self.assertTrue(change.key not in state or change.key == b"w/0", f"seed {seed}: {change}")
+            state[change.key] = change.value
+        thread.join()
+        want: dict[bytes, bytes | None] = {f"w/{i}".encode(): str(i).encode() for i in range(600)}
+        self.assertEqual(state, {**want, b"w/0": None, b"w/end": b""}, f"seed {seed}")
+        again = watcher.watch("w/e", since=begin.address)
+        self.assertEqual([next(again).op, next(again).key], ["commit", b"w/end"])
+        with self.assertRaises(rskv.CursorLost):
+            next(watcher.watch(since=1 << 60))
 
     def test_daemon_away(self) -> None:
         """What could go wrong: a call waits for ever, or the client does not come back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
@@ -9,11 +10,13 @@ import tempfile
 import threading
 import unittest
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import msgpack
 import rskv
 from rskv import errors
+from rskv._watch import Change, Feed
 
 from .daemon import ROOT
 from .vectors import Vector, vectors
@@ -26,6 +29,10 @@ CALLS: dict[str, Callable[[rskv.Client], Any]] = {
     "[0, 300, \"exists\", ['k']]": lambda c: c.exists("k"),
     "[0, 70000, \"put\", ['k', 'v']]": lambda c: c.put("k", "v"),
     "[0, 2, \"put\", ['k', 'v', {\"if\": \"absent\", \"sync\": true}]]": lambda c: c.put("k", "v", if_absent=True, sync=True),
+    "[0, 2, \"put\", ['k', 'v', {\"ttl\": 60000}]]": lambda c: c.put("k", "v", ttl=60),
+    "[0, 12, \"expire\", ['k', 60000]]": lambda c: c.expire("k", timedelta(minutes=1)),
+    "[0, 12, \"expire\", ['k', nil, {\"sync\": true}]]": lambda c: c.persist("k", sync=True),
+    "[0, 12, \"ttl\", ['k']]": lambda c: c.ttl("k"),
     "[0, 3, \"del\", ['k']]": lambda c: c.delete("k"),
     "[0, 3, \"del\", ['k', {\"blind\": true}]]": lambda c: c.delete("k", blind=True),
     "[0, 4, \"cas\", ['k', 'v', 'w']]": lambda c: c.cas("k", "v", "w"),
@@ -49,6 +56,7 @@ CALLS: dict[str, Callable[[rskv.Client], Any]] = {
 # What the client makes of an answer, where that is not the result itself.
 READ: dict[str, Callable[[Any], Any]] = {
     "ping": lambda r: None,
+    "ttl": lambda r: math.inf if r == -1 else r / 1000,
     "sync": lambda r: r["durable"],
     "scan": lambda r: tuple(r[1][0]),
 }
@@ -134,6 +142,26 @@ class TestVectors(unittest.TestCase):
                     player.thread.join()
                     self.assertEqual(player.received[:2] + behind_id(player.received), b"\x94\x00" + behind_id(request.bytes))
         self.assertGreater(answered, 20)
+
+    def test_watch(self) -> None:
+        """What could go wrong: a change is read as another, or comes twice after a lost connection."""
+        want = [v for v in self.all if v.value[0] == 0 and v.value[2] == "watch"]
+        at = self.all.index(want[0])
+        feed = Feed(b"a", None)
+        self.assertEqual(behind_id(feed.begin()), behind_id(want[0].bytes))
+        first = [v for v in self.all[at:] if not v.to_daemon][:4]
+        got = [c for v in first for b in v.bytes for c in feed.take(bytes([b]))]
+        changes = [Change("put", 4128, b"a", b"1"), Change("del", 4160, b"ab")]
+        self.assertEqual(got, [Change("commit", 4096), *changes, Change("commit", 8192)])
+        self.assertEqual(behind_id(feed.begin()), behind_id(want[1].bytes))
+        self.assertEqual(feed.take(first[0].bytes), [])  # begins again
+        self.assertEqual(feed.take(first[1].bytes + first[2].bytes + first[3].bytes), [])  # came before
+        lagged, lost = [v for v in self.all if v.value[1] == "lagged" or (v.value[0] == 1 and v.value[2] and v.value[2][0] == "CursorLost")]
+        with self.assertRaises(rskv.ConnectionLost):
+            feed.take(lagged.bytes)
+        feed.begin()
+        with self.assertRaises(rskv.CursorLost):
+            feed.take(lost.bytes)
 
     def test_every_code_has_a_class(self) -> None:
         """What could go wrong: a code of the protocol is no class of its own."""
