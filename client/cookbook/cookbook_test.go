@@ -45,9 +45,11 @@ func TestPrograms(t *testing.T) {
 		require.Contains(t, string(listed), "("+p+")")
 	}
 	for name, want := range map[string]string{
-		"counters": "/ [10 5 5]\n/docs [10 5 5]\n/about [10 5 5]\n",
-		"lock":     "true next 1\n",
-		"queue":    "101 jobs done; no job waits\n",
+		"cache":      "computed 1 time for 50 requests\n49 <nil> computed 2 times when it had expired\n",
+		"counters":   "/ [10 5 5]\n/docs [10 5 5]\n/about [10 5 5]\n",
+		"lock":       "true next 1\n",
+		"queue":      "101 jobs done; no job waits\n",
+		"websession": "200 ada map[apple:20 pear:1]\nada map[apple:20 pear:1] <nil>\n401 log in again\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
