@@ -66,6 +66,7 @@ type committer struct {
 	state      commitState
 	waiting    atomic.Bool // the step wants to be woken when the log moves
 	serving    []waiter    // of the commit under way
+	last       int         // how many the commit before served
 	force      bool        // the next one is made in any case
 	end        record.Addr // of the group under way
 	keys       int64       // live keys at its cut
@@ -216,6 +217,7 @@ func (c *committer) begin() time.Duration {
 			return wait
 		}
 	}
+	c.gather()
 	c.nextAt = now + int64(s.opt.CommitInterval)
 	if len(c.serving) > 0 && !c.force {
 		c.prepare(now)
@@ -230,6 +232,28 @@ func (c *committer) begin() time.Duration {
 	}
 	c.state = commitFlushing
 	return 0
+}
+
+// gatherTurns bounds how often those who are about to join a commit are let go first.
+const gatherTurns = 4
+
+// gather waits for those who are about to join, as long as more do: many clients
+// who wait for the same commit come back at about the same time, and a commit costs
+// the same for all of them as for one. Where nobody else has anything to do, it
+// takes no time.
+func (c *committer) gather() {
+	if c.last < 2 && len(c.serving) < 2 {
+		c.last = len(c.serving)
+		return
+	}
+	for range gatherTurns {
+		before := len(c.serving)
+		c.store.opt.Runner.Yield()
+		if c.takeWaiters(); len(c.serving) == before && before >= c.last {
+			break
+		}
+	}
+	c.last = len(c.serving)
 }
 
 // takeWaiters makes those who wait for the next commit part of the present one.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"encoding/binary"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -99,4 +100,70 @@ func TestLead_Many(t *testing.T) {
 		answered.Add(1)
 	})
 	require.EqualValues(t, writers*rounds+1, answered.Load())
+}
+
+// joining is a Runner at whose yields something happens.
+type joining struct {
+	Runner
+	yields atomic.Int64
+	yield  atomic.Pointer[func()]
+}
+
+func (j *joining) Yield() {
+	j.yields.Add(1)
+	if f := j.yield.Load(); f != nil {
+		(*f)()
+	}
+	j.Runner.Yield()
+}
+
+// TestCommit_Gathers: those who come back together after a commit are served by
+// many commits; or a lone client waits for nobody.
+func TestCommit_Gathers(t *testing.T) {
+	runner := &joining{Runner: GoRunner()}
+	s := openOn(t, newMem(), func(o *Options) { o.Runner = runner })
+	n := s.NewSession()
+	var served sync.WaitGroup
+	ask := func() {
+		served.Add(1)
+		if !s.commit.join(false, func(r commitResult) {
+			if r.err != nil {
+				t.Error(r.err)
+			}
+			served.Done()
+		}) {
+			t.Error("there will be no commit")
+		}
+	}
+	round := func(first int) (commits uint64) {
+		before := s.Stats().Commits
+		require.NoError(t, n.Put([]byte("k"), binary.LittleEndian.AppendUint64(nil, before)))
+		for range first {
+			ask()
+		}
+		s.commit.task.Wake()
+		served.Wait()
+		return s.Stats().Commits - before
+	}
+	require.EqualValues(t, 1, round(1))
+	require.Zero(t, runner.yields.Load(), "a lone client waits")
+	require.EqualValues(t, 1, round(3))
+
+	late := 2 // they come one at a time
+	join := func() {
+		if late > 0 {
+			late--
+			ask()
+		}
+	}
+	runner.yield.Store(&join)
+	require.EqualValues(t, 1, round(1), "others were about to come")
+	require.Zero(t, late)
+
+	runner.yields.Store(0)
+	runner.yield.Store(nil)
+	require.EqualValues(t, 1, round(1))
+	require.LessOrEqual(t, runner.yields.Load(), int64(gatherTurns), "nobody comes any more")
+	n.Close()
+	require.NoError(t, s.Close())
 }
