@@ -65,7 +65,7 @@ func (c *conn) settle() {
 		c.help()
 		c.server.store.Commit(func(_ uint64, err error) {
 			e.err = err
-			c.post(e)
+			c.postCommitted(e)
 		})
 	}
 }
@@ -110,7 +110,7 @@ func (c *conn) lead(e event) {
 	c.mu.Unlock()
 	c.server.store.Lead(func(_ uint64, err error) {
 		e.err = err
-		c.post(e)
+		c.postCommitted(e)
 	})
 	c.inbox.Lock()
 	c.inbox.leading = false
@@ -274,16 +274,30 @@ func kindName(kind engine.CheckpointKind) string {
 	return ipc.CheckpointKind(slices.Index(checkpointKinds[:], kind)).String()
 }
 
-// post gives the helper an event, or the reader if that leads a commit. It never
-// blocks: the engine calls it.
+// post gives the helper an event. It never blocks: the engine calls it.
 func (c *conn) post(e event) {
-	c.inbox.Lock()
-	c.inbox.events = append(c.inbox.events, e)
-	leading := c.inbox.leading
-	c.inbox.Unlock()
-	if leading {
-		return // who leads looks at the inbox when he is through
+	if c.put(e) {
+		c.wakeHelper()
 	}
+}
+
+// postCommitted is post of a commit's end, which many connections wait for.
+func (c *conn) postCommitted(e event) {
+	if c.put(e) {
+		c.server.deliverer.add(c)
+	}
+}
+
+// put puts an event into the inbox, and reports whether somebody has to be told:
+// a reader that leads a commit looks there by himself when he is through.
+func (c *conn) put(e event) bool {
+	c.inbox.Lock()
+	defer c.inbox.Unlock()
+	c.inbox.events = append(c.inbox.events, e)
+	return !c.inbox.leading
+}
+
+func (c *conn) wakeHelper() {
 	select {
 	case c.wake <- struct{}{}:
 	default:

@@ -51,18 +51,19 @@ type Environment struct {
 // server is one running daemon.
 type server struct {
 	// Immutable once it serves.
-	limits   ipc.Limits
-	store    *engine.Store
-	log      *slog.Logger
-	auditLog *slog.Logger // see audit.go
-	level    *slog.LevelVar
-	started  time.Time
-	requests *budget // for requests longer than readBytes
-	sessions *sessionTable
-	scrubs   scrubber
-	slowlog  slowlog
-	monitors monitors
-	scans    atomic.Int64 // under way, see conn.scanning
+	limits    ipc.Limits
+	store     *engine.Store
+	log       *slog.Logger
+	auditLog  *slog.Logger // see audit.go
+	level     *slog.LevelVar
+	started   time.Time
+	requests  *budget // for requests longer than readBytes
+	sessions  *sessionTable
+	scrubs    scrubber
+	slowlog   slowlog
+	monitors  monitors
+	deliverer deliverer
+	scans     atomic.Int64 // under way, see conn.scanning
 
 	writable writable
 
@@ -248,7 +249,9 @@ func (s *server) openStore(cfg Config, device ioring.Device, progress func(engin
 }
 
 func (s *server) closeStore() error {
-	if err := s.store.Close(); err != nil {
+	err := s.store.Close()
+	s.deliverer.group.Wait() // nothing is committed any more
+	if err != nil {
 		return fmt.Errorf("close the store: %w", err)
 	}
 	return nil
