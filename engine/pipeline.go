@@ -85,7 +85,7 @@ func (s *Session) prepare(ops []Op, end int) {
 		if op.Err != nil {
 			op.Err = nil
 		}
-		if k := len(op.Key); op.Kind != OpGet || k == 0 || k > MaxKey {
+		if k := len(op.Key); op.Kind != OpGet || op.TTL != 0 || k == 0 || k > MaxKey {
 			if err := s.check(op); err != nil {
 				op.Err, p.hashes[i] = err, 0
 				continue
