@@ -121,11 +121,17 @@ var logLines = map[string]failure{
 	"stopping":                                         {"SIGTERM or SIGINT", nothing},
 	"store open":                                       {"it says which backend runs, and why, how memory is divided, and what was recovered", "`discarded` above 0 after a crash: that many bytes had not been committed"},
 	"the admin server has stopped":                     {"its listener failed", "metrics and health are gone; look at `error`, restart"},
-	"the daemon does not answer itself; the service manager will restart it":           {"it hangs: a disk that does not answer, or a bug", "the kernel's log; if the disk is well, report it with a profile (`/debug/pprof/`)"},
-	"the limit of open files is too low for max_connections (LimitNOFILE=, ulimit -n)": {"each connection takes one", "raise the limit, or lower `max_connections`"},
-	"the store takes no writes any more":                                               {"a write or sync of the disk failed: `ReadOnly`", "mend the disk, restart the daemon"},
-	"the store takes no writes until there is room":                                    {"`DiskFull`", "make room, raise `disk`, or delete keys"},
-	"the store takes writes again":                                                     {"there is room", nothing},
+	"the daemon does not answer itself; the service manager will restart it":                                            {"it hangs: a disk that does not answer, or a bug", "the kernel's log; if the disk is well, report it with a profile (`/debug/pprof/`)"},
+	"the limit of open files is too low for max_connections (LimitNOFILE=, ulimit -n)":                                  {"each connection takes one", "raise the limit, or lower `max_connections`"},
+	"the store gets a new format version: older programs cannot open it from here on":                                   {"it is the first start after an upgrade that changed the format", "to go back takes a backup made before; nothing otherwise"},
+	"the wall clock has jumped and is not followed: keys expire by the time that has passed since the store was opened": {"somebody set the system's clock by more than an hour, as `jump` says", "set it right; where the new time is the right one, restart the daemon"},
+	"the wall clock is ahead and is followed":                                                                           {"the system slept, or its clock was set by less than an hour: keys expire by the new time", nothing},
+	"the wall clock is behind the last commit: keys expire by the time of that":                                         {"the system's clock was set back, or has no battery, and the daemon started meanwhile", "set it right, and restart: what is to expire at a time of day does so by `behind` too early; times to live are not affected"},
+	"watch ended":                        {"its client did not read it fast enough, or compaction freed what it would go on from (`rskv_watches_lagged_total`)", "a client that reads faster; it is told, and begins again from what is there"},
+	"watch failed":                       {"what it has to read from the disk cannot be read", "look at `error`; as for `IO` and `Corrupt`"},
+	"the store takes no writes any more": {"a write or sync of the disk failed: `ReadOnly`", "mend the disk, restart the daemon"},
+	"the store takes no writes until there is room": {"`DiskFull`", "make room, raise `disk`, or delete keys"},
+	"the store takes writes again":                  {"there is room", nothing},
 }
 
 // logged is one line in the source.
