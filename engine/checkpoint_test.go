@@ -4,10 +4,13 @@ import (
 	"context"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"rskv/engine/internal/record"
 	"rskv/ioring"
+	"rskv/ioring/iotest"
 )
 
 // TestStore_Checkpoints: a checkpoint forgets its cookie, or old ones pile up.
@@ -73,5 +76,40 @@ func TestCheckpoint_PreparesNothing(t *testing.T) {
 	syncStore(t, s)
 	require.Positive(t, dev.asked.Load())
 	n.Close()
+	require.NoError(t, s.Close())
+}
+
+// TestCheckpoint_BesideCompaction: compaction raises the begin of the log between a
+// checkpoint's commit and its name. The checkpoint is noted with the new begin,
+// though it does not hold the copies, or what it needs is freed: opened as of it, or
+// restored from a backup of it, the store has lost live records.
+func TestCheckpoint_BesideCompaction(t *testing.T) {
+	s, dev, _ := openFault(t, func(o *Options) { o.CheckpointDistance = -1 })
+	n := s.NewSession()
+	for i := range 100 {
+		require.NoError(t, n.Put(key64(i), make([]byte, 60<<10)))
+	}
+	n.Close()
+	syncStore(t, s)
+	s.compaction.task.Stop()
+	begin, version := s.log.Begin(), s.ledgers.version.Load()
+	remove := dev.Inject(iotest.Rule{Kind: ioring.Sync, Delay: 100 * time.Millisecond})
+	var info CheckpointInfo
+	var err error
+	done := background(func() { info, err = s.Checkpoint(context.Background(), CheckpointOptions{Kind: FullCheckpoint}) })
+	require.Eventually(t, func() bool { return s.ledgers.version.Load() > version }, 20*time.Second, time.Microsecond)
+	// As a pass ends.
+	s.compaction.durable = record.Addr(4 << 20 / record.Unit)
+	s.log.SetBegin(s.compaction.durable)
+	free, freeErr := s.compaction.freeable()
+	require.NoError(t, freeErr)
+	require.Equal(t, begin, free, "the checkpoint that is being taken needs it")
+	waitFor(t, "a checkpoint", done)
+	require.NoError(t, err)
+	require.Equal(t, begin.Bytes(), info.Begin)
+	free, err = s.compaction.freeable()
+	require.NoError(t, err)
+	require.Equal(t, begin, free, "the checkpoint needs it")
+	remove()
 	require.NoError(t, s.Close())
 }

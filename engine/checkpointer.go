@@ -76,8 +76,9 @@ type checkpointer struct {
 type commitResult struct {
 	version uint64
 	end     record.Addr
-	keys    int64 // live ones, by the counters
-	bytes   int64 // of log they take, by the counters
+	begin   record.Addr // of the log
+	keys    int64       // live ones, by the counters
+	bytes   int64       // of log they take, by the counters
 	err     error
 }
 
@@ -193,9 +194,11 @@ func (c *checkpointer) copy() error {
 	return nil
 }
 
-// commit asks for the commit that makes the checkpoint valid.
+// commit asks for the commit that makes the checkpoint valid. From here on nothing
+// is freed that it needs; once it is named it holds that by itself.
 func (c *checkpointer) commit() {
 	c.state = checkpointCommitting
+	c.store.pins.hold(c, c.store.log.Begin())
 	c.store.commit.ask(true, func(r commitResult) {
 		c.mu.Lock()
 		c.mu.committed = &r
@@ -218,7 +221,8 @@ func (c *checkpointer) committing() (time.Duration, error) {
 	}
 	s := c.store
 	c.info.Version, c.info.Tail, c.info.Keys = r.version, r.end.Bytes(), r.keys
-	c.info.Begin = s.log.Begin().Bytes()
+	// As of the cut: what compaction has copied since is not in this commit.
+	c.info.Begin = r.begin.Bytes()
 	c.info.Time = time.UnixMilli(s.opt.Clock.Wall())
 	if c.info.snapshot == 0 {
 		return 0, c.name()
@@ -276,6 +280,7 @@ func (c *checkpointer) end(err error) {
 		err = errors.Join(err, c.writer.abort())
 		c.writer = nil
 	}
+	s.pins.release(c)
 	s.stats.snapshotBytes.Store(0)
 	c.info.Took = time.Duration(s.opt.Clock.Monotonic() - c.began)
 	c.state = checkpointIdle

@@ -70,6 +70,7 @@ type committer struct {
 	force      bool        // the next one is made in any case
 	end        record.Addr // of the group under way
 	keys       int64       // live keys at its cut
+	logBegin   record.Addr // at its cut
 	bytes      int64       // of log they take
 	lastEnd    record.Addr // of the last group cut
 	dataEnd    record.Addr // of the last group cut that holds more than its commit record
@@ -355,7 +356,8 @@ func (c *committer) encode(version uint64, changed int) {
 	copy(b, commitMagic)
 	le.PutUint64(b[8:], s.mu.manifest.Generation)
 	le.PutUint64(b[16:], version)
-	le.PutUint64(b[24:], uint64(s.log.Begin()))
+	c.logBegin = s.log.Begin()
+	le.PutUint64(b[24:], uint64(c.logBegin))
 	le.PutUint64(b[32:], uint64(s.log.Durable()))
 	c.keys = s.live.Load()
 	le.PutUint64(b[40:], uint64(c.keys))
@@ -431,7 +433,7 @@ func (c *committer) answer(err error) {
 	serving := c.serving
 	c.serving = nil
 	for _, fn := range serving {
-		fn(commitResult{version: c.durable.Load(), end: c.end, keys: c.keys, bytes: c.bytes, err: err})
+		fn(commitResult{version: c.durable.Load(), end: c.end, begin: c.logBegin, keys: c.keys, bytes: c.bytes, err: err})
 	}
 }
 

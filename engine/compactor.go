@@ -772,25 +772,26 @@ func (c *compactor) stop() {
 	}
 }
 
-// pins are the addresses from which on backups under way need the log.
+// pins are the addresses from which on backups under way, and the checkpoint that is
+// being taken, need the log.
 type pins struct {
 	mu   sync.Mutex
-	held map[*backup]record.Addr // guarded by mu
+	held map[any]record.Addr // by who holds it; guarded by mu
 }
 
-func (p *pins) hold(b *backup, a record.Addr) {
+func (p *pins) hold(by any, a record.Addr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.held == nil {
-		p.held = make(map[*backup]record.Addr)
+		p.held = make(map[any]record.Addr)
 	}
-	p.held[b] = a
+	p.held[by] = a
 }
 
-func (p *pins) release(b *backup) {
+func (p *pins) release(by any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.held, b)
+	delete(p.held, by)
 }
 
 // lowest is the lowest address held, or a if that is lower.
