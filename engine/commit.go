@@ -173,7 +173,11 @@ func (c *committer) step() time.Duration {
 	if !c.task.ready() || !c.store.flush.ready() {
 		return time.Millisecond // Open is still starting the tasks
 	}
-	c.stepping.Lock()
+	if !c.stepping.TryLock() {
+		// Somebody leads, and may let others run meanwhile; what is left of it is
+		// ours when it is over, see lead. What is due by the clock may wait so long.
+		return time.Millisecond
+	}
 	defer c.stepping.Unlock()
 	return c.advance(false)
 }

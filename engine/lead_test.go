@@ -167,3 +167,24 @@ func TestCommit_Gathers(t *testing.T) {
 	n.Close()
 	require.NoError(t, s.Close())
 }
+
+// TestLead_Yields: the task waits for a lock that a leader has while it lets others
+// run, which may need the task's goroutine: a simulation stands still.
+func TestLead_Yields(t *testing.T) {
+	runner := &joining{Runner: GoRunner()}
+	s := openOn(t, newMem(), func(o *Options) { o.Runner, o.CommitInterval = runner, -1 })
+	n := s.NewSession()
+	require.NoError(t, n.Put([]byte("k"), []byte("v")))
+	led := make(chan struct{})
+	require.True(t, s.commit.join(false, func(commitResult) {}))
+	require.True(t, s.commit.join(false, func(commitResult) { close(led) }))
+	stepped := make(chan time.Duration, gatherTurns)
+	step := func() { stepped <- s.commit.step() }
+	runner.yield.Store(&step)
+	waitFor(t, "a leader that has yielded to the task", background(s.commit.lead))
+	runner.yield.Store(nil)
+	require.Positive(t, <-stepped, "the task looks again")
+	waitFor(t, "the commit", led)
+	n.Close()
+	require.NoError(t, s.Close())
+}

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,8 +25,8 @@ type World struct {
 	self   *fiber
 	failed error
 	hash   uint64
-	steps  uint64
-	limit  uint64 // of steps
+	steps  atomic.Uint64
+	seed   uint64
 	trace  func(line string)
 }
 
@@ -33,13 +34,16 @@ const (
 	// stepsMax is how many events a world may have: who does not come to an end
 	// within runs in a circle.
 	stepsMax = 1_000_000
+	// stall is how long an event may take by the real clock: who takes longer waits
+	// for a lock that a parked fiber has, or runs in a circle.
+	stall = 2 * time.Minute
 	// wallStart is the wall time at which a world begins.
 	wallStart = 1_700_000_000_000
 )
 
 // NewWorld returns a world in which nothing has happened.
 func NewWorld(seed uint64) *World {
-	return &World{rng: rand.New(rand.NewPCG(seed, 0x5157)), wall: wallStart, hash: seed, limit: stepsMax}
+	return &World{rng: rand.New(rand.NewPCG(seed, 0x5157)), wall: wallStart, hash: seed, seed: seed}
 }
 
 // Trace has every event told as a line of text.
@@ -49,7 +53,7 @@ func (w *World) Trace(tell func(line string)) { w.trace = tell }
 func (w *World) Hash() uint64 { return w.hash }
 
 // Steps is how many events there have been.
-func (w *World) Steps() uint64 { return w.steps }
+func (w *World) Steps() uint64 { return w.steps.Load() }
 
 // Stamp is a number that rises with every event and every call: what has the
 // lower one came first.
@@ -328,17 +332,24 @@ func (f *fiber) waitIsOver() bool {
 
 // Run runs main as the first fiber, and everything that it starts, and returns
 // when main has. It is an error if main does not come to an end, panics or
-// fails, or leaves fibers behind.
+// fails, or leaves fibers behind. An event that does not come to an end cannot be
+// ended either: it is the end of the process, with the seed.
 func (w *World) Run(main func()) error {
 	first := w.start("main", main)
 	defer w.kill()
+	over := make(chan struct{})
+	defer close(over)
+	go w.guard(over, stall, func(stuck error) {
+		debug.SetTraceback("all")
+		panic(stuck)
+	})
 	for w.failed == nil && first.state != fiberOver {
 		if len(w.events) == 0 {
 			w.fail(fmt.Errorf("everybody waits: %s", w.waiting()))
 			break
 		}
-		if w.steps++; w.steps > w.limit {
-			w.fail(fmt.Errorf("no end after %d steps and %v: %s", w.steps, time.Duration(w.now), w.waiting()))
+		if w.steps.Add(1) > stepsMax {
+			w.fail(fmt.Errorf("no end after %d steps and %v: %s", stepsMax, time.Duration(w.now), w.waiting()))
 			break
 		}
 		e := heap.Pop(&w.events).(*event)
@@ -350,6 +361,25 @@ func (w *World) Run(main func()) error {
 		w.fail(fmt.Errorf("left behind: %s", w.waiting()))
 	}
 	return w.failed
+}
+
+// guard calls stuck when an event takes longer than most, until over is closed.
+func (w *World) guard(over <-chan struct{}, most time.Duration, stuck func(error)) {
+	tick := time.NewTicker(most)
+	defer tick.Stop()
+	for before := w.Steps(); ; {
+		select {
+		case <-over:
+			return
+		case <-tick.C:
+		}
+		now := w.Steps()
+		if now == before {
+			stuck(fmt.Errorf("seed %d: step %d does not end: a fiber waits for a lock, or runs in a circle", w.seed, now))
+			return
+		}
+		before = now
+	}
 }
 
 // happen lets an event happen. What it panics with is the world's failure.
