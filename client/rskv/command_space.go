@@ -44,6 +44,7 @@ func (t *tool) tasksCommand() *cobra.Command {
 		Short: "list what the daemon does in the background; stop, start or run it",
 		Long: "tasks lists what the daemon does in the background. A task that is stopped begins nothing by\n" +
 			"itself until it is started or the daemon is; run has it do its work once, and waits for that.",
+		ValidArgsFunction: t.taskNames(),
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 0 && len(args) != 2 {
 				return fmt.Errorf("tasks takes nothing, or stop, start or run and a NAME, %d given", len(args))

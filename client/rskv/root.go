@@ -1,15 +1,13 @@
 package main
 
 import (
-	"bytes"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -48,11 +46,12 @@ func (t *tool) root() *cobra.Command {
 		Use:   "rskv",
 		Short: "talk to the key-value daemon rskvd",
 		Long: "rskv talks to the key-value daemon rskvd over its Unix socket.\n\n" +
-			"Without a command, on a terminal, it is a shell in which each line is a command.\n\n" +
+			"Without a command, on a terminal, it is a shell in which each line is a command. It forgets its lines when\n" +
+			"it is left, for they hold values; if RSKV_HISTORY names a file they are kept there.\n\n" +
 			"Exit codes: 0 found or done; 1 absent, different, or the condition was not met; 2 an error.",
-		Args: func(_ *cobra.Command, args []string) error {
+		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return fmt.Errorf("%q is not a command (rskv help lists them)", args[0])
+				return notACommand(cmd, args[0])
 			}
 			return nil
 		},
@@ -67,14 +66,19 @@ func (t *tool) root() *cobra.Command {
 			}
 			return t.startShell(cmd.Context(), in, out)
 		},
-		SilenceErrors:      true,
-		SilenceUsage:       true,
-		DisableSuggestions: true,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		// They would come with the usage; notACommand makes its own.
+		DisableSuggestions:         true,
+		SuggestionsMinimumDistance: 2,
+	}
+	if !t.inShell {
+		t.socket, t.timeout = ipc.DefaultSocket(), timeoutDefault
 	}
 	flags := root.PersistentFlags()
-	flags.StringVar(&t.socket, "socket", ipc.DefaultSocket(), "socket of the daemon (RSKV_SOCKET)")
-	flags.BoolVar(&t.json, "json", false, "print JSON; bytes that are not UTF-8 as ..._base64")
-	flags.DurationVar(&t.timeout, "timeout", timeoutDefault, "longest wait for one answer; 0 waits for ever")
+	flags.StringVar(&t.socket, "socket", t.socket, "socket of the daemon (RSKV_SOCKET)")
+	flags.BoolVar(&t.json, "json", t.json, "print JSON; bytes that are not UTF-8 as ..._base64")
+	flags.DurationVar(&t.timeout, "timeout", t.timeout, "longest wait for one answer; 0 waits for ever")
 	v.add(root.Flags())
 	addGroup(root, "Keys", t.withHex(t.getCommand(), t.putCommand(), t.delCommand(), t.existsCommand(), t.casCommand(),
 		t.addCommand(), t.appendCommand(), t.expireCommand(), t.ttlCommand(), t.mgetCommand(), t.mputCommand(), t.scanCommand(), t.watchCommand())...)
@@ -87,10 +91,19 @@ func (t *tool) root() *cobra.Command {
 	addGroup(root, "This program", t.versionCommand())
 	root.SetHelpCommandGroupID("This program")
 	root.SetCompletionCommandGroupID("This program")
+	t.addCompletions(root)
 	if documentation != nil {
 		root.AddCommand(documentation(root))
 	}
 	return root
+}
+
+// notACommand says so, and what may have been meant.
+func notACommand(root *cobra.Command, name string) error {
+	if meant := root.SuggestionsFor(name); len(meant) > 0 {
+		return fmt.Errorf("%q is not a command; is it %s?", name, strings.Join(meant, " or "))
+	}
+	return fmt.Errorf("%q is not a command (rskv help lists them)", name)
 }
 
 // addDefaults adds the commands that the library brings, in the voice of the
@@ -167,14 +180,6 @@ func (t *tool) keys(args []string) ([][]byte, error) {
 	return keys, nil
 }
 
-// keyField is a key in a JSON answer.
-func (t *tool) keyField(key []byte) field {
-	if t.hex {
-		return field{"key_hex", hex.EncodeToString(key)}
-	}
-	return field{"key", key}
-}
-
 // note tells people, not programs: only on a terminal.
 func (t *tool) note(text string) {
 	if isTerminal(t.stderr) {
@@ -182,62 +187,14 @@ func (t *tool) note(text string) {
 	}
 }
 
-// field is one member of a JSON answer.
-type field struct {
-	name  string
-	value any
-}
-
-// answer prints fields as one line of JSON, or text if JSON was not asked for.
-// An empty text prints nothing.
-func (t *tool) answer(text string, fields ...field) error {
-	if !t.json {
-		if text == "" {
-			return nil
-		}
-		_, err := fmt.Fprintln(t.stdout, text)
-		return err
-	}
-	line := []byte{'{'}
-	for i, f := range fields {
-		if i > 0 {
-			line = append(line, ',')
-		}
-		name, value := f.name, f.value
-		if b, ok := value.([]byte); ok {
-			plain, encoded := jsonBytes(b)
-			if value = plain; plain == nil {
-				name, value = name+"_base64", encoded
-			}
-		}
-		text, err := encodeJSON(value)
-		if err != nil {
-			return fmt.Errorf("encode %s: %w", name, err)
-		}
-		line = append(append(append(line, '"'), name...), '"', ':')
-		line = append(line, text...)
-	}
-	_, err := t.stdout.Write(append(line, '}', '\n'))
-	return err
-}
-
-// encodeJSON encodes v without escaping <, > and &.
-func encodeJSON(v any) ([]byte, error) {
-	var out bytes.Buffer
-	enc := json.NewEncoder(&out)
-	enc.SetEscapeHTML(false)
-	err := enc.Encode(v)
-	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), err
-}
-
 // arguments checks how many there are; usage names them.
 func arguments(least, most int, usage string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < least || most >= 0 && len(args) > most {
 			if usage == "" {
-				return fmt.Errorf("%s takes no arguments", cmd.Name())
+				return fmt.Errorf("%s takes no arguments", strings.TrimPrefix(cmd.CommandPath(), "rskv "))
 			}
-			return fmt.Errorf("%s takes %s, %d given", cmd.Name(), usage, len(args))
+			return fmt.Errorf("%s takes %s, %d given", strings.TrimPrefix(cmd.CommandPath(), "rskv "), usage, len(args))
 		}
 		return nil
 	}
