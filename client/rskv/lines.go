@@ -10,6 +10,7 @@ import (
 	"io"
 	"strconv"
 	"sync/atomic"
+	"time"
 	"unicode/utf8"
 
 	"rskv/ipc"
@@ -87,6 +88,9 @@ func linePairs(r *bufio.Reader, parse func(line []byte) (pair, error)) source {
 	}
 }
 
+// expiryFormat is RFC 3339 to the millisecond.
+const expiryFormat = "2006-01-02T15:04:05.000Z07:00"
+
 // jsonPair is one line of NDJSON. Bytes that are not UTF-8 go into the _base64
 // variant of their field (RFC 4648, padded).
 type jsonPair struct {
@@ -94,17 +98,22 @@ type jsonPair struct {
 	KeyBase64   *string `json:"key_base64,omitempty"`
 	Value       *string `json:"value,omitempty"`
 	ValueBase64 *string `json:"value_base64,omitempty"`
+	Expires     *string `json:"expires,omitempty"` // RFC 3339
 }
 
 // appendNDJSON appends the line of one pair, newline included.
-func appendNDJSON(dst, key, value []byte) ([]byte, error) {
-	var p jsonPair
-	p.Key, p.KeyBase64 = jsonBytes(key)
-	p.Value, p.ValueBase64 = jsonBytes(value)
+func appendNDJSON(dst []byte, p pair) ([]byte, error) {
+	var line jsonPair
+	line.Key, line.KeyBase64 = jsonBytes(p.key)
+	line.Value, line.ValueBase64 = jsonBytes(p.value)
+	if !p.expires.IsZero() {
+		at := p.expires.UTC().Format(expiryFormat)
+		line.Expires = &at
+	}
 	out := bytes.NewBuffer(dst)
 	enc := json.NewEncoder(out)
 	enc.SetEscapeHTML(false)
-	err := enc.Encode(p)
+	err := enc.Encode(line)
 	return out.Bytes(), err
 }
 
@@ -129,19 +138,35 @@ func parseNDJSON(line []byte) (pair, error) {
 	}
 	dec := json.NewDecoder(bytes.NewReader(line))
 	dec.DisallowUnknownFields()
-	var p jsonPair
-	if err := dec.Decode(&p); err != nil {
+	var read jsonPair
+	if err := dec.Decode(&read); err != nil {
 		return pair{}, err
 	}
 	if _, err := dec.Token(); err != io.EOF {
 		return pair{}, errors.New("more than one JSON value")
 	}
-	key, err := fromJSON("key", p.Key, p.KeyBase64)
-	if err != nil {
+	var p pair
+	var err error
+	if p.key, err = fromJSON("key", read.Key, read.KeyBase64); err != nil {
 		return pair{}, err
 	}
-	value, err := fromJSON("value", p.Value, p.ValueBase64)
-	return pair{key, value}, err
+	if p.value, err = fromJSON("value", read.Value, read.ValueBase64); err != nil {
+		return pair{}, err
+	}
+	if read.Expires != nil {
+		p.expires, err = parseExpiry(*read.Expires)
+	}
+	return p, err
+}
+
+// parseExpiry returns a time that appendNDJSON can write, to the millisecond.
+func parseExpiry(text string) (time.Time, error) {
+	at, err := time.Parse(time.RFC3339, text)
+	at = at.UTC().Truncate(time.Millisecond)
+	if err != nil || at.Year() < 1970 || at.Year() > 9999 {
+		return time.Time{}, fmt.Errorf("expires is %q, want a time as 2026-01-31T23:59:59.999Z", text)
+	}
+	return at, nil
 }
 
 func fromJSON(name string, plain, encoded *string) ([]byte, error) {
@@ -237,7 +262,7 @@ func parseTSV(line []byte) (pair, error) {
 		return pair{}, err
 	}
 	v, err := unescape(value)
-	return pair{k, v}, err
+	return pair{key: k, value: v}, err
 }
 
 // unescape undoes appendEscaped; \xHH is understood as well.

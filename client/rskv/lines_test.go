@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -39,8 +40,8 @@ func TestLines_RoundTrip(t *testing.T) {
 	var err error
 	for _, k := range awkward {
 		for _, v := range append(awkward, "") {
-			want = append(want, pair{[]byte(k), []byte(v)})
-			ndjson, err = appendNDJSON(ndjson, []byte(k), []byte(v))
+			want = append(want, pair{key: []byte(k), value: []byte(v)})
+			ndjson, err = appendNDJSON(ndjson, pair{key: []byte(k), value: []byte(v)})
 			require.NoError(t, err)
 			tsv = appendTSV(tsv, []byte(k), []byte(v))
 		}
@@ -72,6 +73,9 @@ func TestLines_Refused(t *testing.T) {
 		{formatNDJSON, `{"key":"k","key_base64":"aw==","value":"v"}`, "both key"},
 		{formatNDJSON, `{"key":"k","value_base64":"!"}`, "value_base64"},
 		{formatNDJSON, `{"key":"k","value":"v","ttl":1}`, "ttl"},
+		{formatNDJSON, `{"key":"k","value":"v","expires":"tomorrow"}`, "expires is"},
+		{formatNDJSON, `{"key":"k","value":"v","expires":"0001-01-01T00:00:00Z"}`, "expires is"},
+		{formatNDJSON, `{"key":"k","value":"v","expires":"9999-12-31T23:59:59-01:00"}`, "expires is"},
 		{formatNDJSON, `{"key":"k","value":"v"} {}`, "more than one"},
 		{formatNDJSON, `{"key":"k","value":3}`, "number"},
 		{formatNDJSON, "{\"key\":\"\xff\",\"value\":\"v\"}", "not UTF-8"},
@@ -97,10 +101,11 @@ func TestLines_Refused(t *testing.T) {
 // what export writes.
 func TestLines_Accepted(t *testing.T) {
 	for text, want := range map[string]pair{
-		`k` + "\t" + `\x00\xFF`:                        {[]byte("k"), []byte("\x00\xff")},
-		`{"key_base64":"/w==","value":"\ud83d\ude00"}`: {[]byte("\xff"), []byte("\U0001f600")},
-		`{"key":"\\ud800","value":""}`:                 {[]byte(`\ud800`), []byte{}},
-		" \t":                                          {[]byte(" "), []byte{}},
+		`k` + "\t" + `\x00\xFF`:                        {key: []byte("k"), value: []byte("\x00\xff")},
+		`{"key_base64":"/w==","value":"\ud83d\ude00"}`: {key: []byte("\xff"), value: []byte("\U0001f600")},
+		`{"key":"\\ud800","value":""}`:                 {key: []byte(`\ud800`), value: []byte{}},
+		" \t":                                          {key: []byte(" "), value: []byte{}},
+		`{"key":"k","value":"v","expires":"2026-01-31T23:59:59.9+01:00"}`: {key: []byte("k"), value: []byte("v"), expires: time.Date(2026, 1, 31, 22, 59, 59, 9e8, time.UTC)},
 	} {
 		in, err := openLines(strings.NewReader(text), nil, "")
 		require.NoError(t, err)
@@ -136,6 +141,7 @@ func FuzzLines(f *testing.F) {
 	f.Add([]byte("k\tv"))
 	f.Add([]byte(`a\tb` + "\t" + `\x00`))
 	f.Add([]byte(`{"key":"k","value_base64":"/w=="}`))
+	f.Add([]byte(`{"key":"k","value":"v","expires":"2026-01-31T23:59:59.1234Z"}`))
 	f.Add([]byte(`{"key":"\ud83d\ude00","value":"\\"}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		if p, err := parseTSV(line); err == nil {
@@ -144,7 +150,7 @@ func FuzzLines(f *testing.F) {
 			require.Equal(t, p, again)
 		}
 		if p, err := parseNDJSON(line); err == nil {
-			text, err := appendNDJSON(nil, p.key, p.value)
+			text, err := appendNDJSON(nil, p)
 			require.NoError(t, err)
 			again, err := parseNDJSON(bytes.TrimSuffix(text, []byte("\n")))
 			require.NoError(t, err)

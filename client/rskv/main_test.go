@@ -192,7 +192,7 @@ func TestRun_Errors(t *testing.T) {
 		{"import --format xml .", "must be tree, ndjson or tsv"},
 		{"import --format tsv .", "is a directory"},
 		{"import --verify -", "stdin"},
-		{"export x", "either --like SRC or --keys-from FILE"},
+		{"export x --like a --keys-from b", "--like or --keys-from, not both"},
 		{"export --keys-from - --format tree -", "needs a directory"},
 		{"get " + strings.Repeat("k", ipc.MaxKey+1), "KeyTooLarge"},
 	} {

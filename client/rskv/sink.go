@@ -15,7 +15,7 @@ import (
 // sink takes the pairs of an export. An *itemError from write concerns that
 // pair only; any other error ends the export.
 type sink interface {
-	write(key, value []byte) error
+	write(p pair) error
 	close() error
 }
 
@@ -61,12 +61,12 @@ type lineSink struct {
 	line   []byte // reused
 }
 
-func (s *lineSink) write(key, value []byte) error {
+func (s *lineSink) write(p pair) error {
 	var err error
 	if s.format == formatNDJSON {
-		s.line, err = appendNDJSON(s.line[:0], key, value)
+		s.line, err = appendNDJSON(s.line[:0], p)
 	} else {
-		s.line = appendTSV(s.line[:0], key, value)
+		s.line = appendTSV(s.line[:0], p.key, p.value)
 	}
 	if err != nil {
 		return err
@@ -81,6 +81,17 @@ func (s *lineSink) close() error {
 		err = errors.Join(err, s.file.Close())
 	}
 	return err
+}
+
+// keepsExpiry reports whether what is written to a sink says when it is gone.
+func keepsExpiry(out sink) bool {
+	switch s := out.(type) {
+	case *lineSink:
+		return s.format == formatNDJSON
+	case *redisSink:
+		return true
+	}
+	return false
 }
 
 // treeSink writes each pair into a file of its own. Whatever the keys say, and
@@ -105,7 +116,8 @@ func newTreeSink(dir string, prefix []byte) (*treeSink, error) {
 	return &treeSink{root: root, prefix: prefix, made: map[string]bool{".": true}}, nil
 }
 
-func (s *treeSink) write(key, value []byte) error {
+func (s *treeSink) write(p pair) error {
+	key, value := p.key, p.value
 	rest, ok := bytes.CutPrefix(key, s.prefix)
 	if !ok {
 		return &itemError{quoted(key), fmt.Errorf("does not begin with the prefix %s", quoted(s.prefix))}

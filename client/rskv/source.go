@@ -10,10 +10,29 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
-// pair is one key with its value. Whoever received it owns both.
-type pair struct{ key, value []byte }
+// pair is one key with its value, and the time from which on it is gone, zero if
+// there is none. Whoever received it owns both.
+type pair struct {
+	key, value []byte
+	expires    time.Time
+}
+
+// left is how long a pair with an expiry has; ok is false for one without.
+func (p *pair) left() (d time.Duration, ok bool) {
+	if p.expires.IsZero() {
+		return 0, false
+	}
+	return time.Until(p.expires), true
+}
+
+// expired reports whether the pair is gone by now.
+func (p *pair) expired() bool {
+	left, ok := p.left()
+	return ok && left <= 0
+}
 
 // source hands out pairs one after another. An *itemError concerns one item
 // only, and the source goes on; any other error is its last.

@@ -27,11 +27,21 @@ type batch struct {
 	answers func() ([]answer, error) // waits; one answer a pair
 }
 
+// keys are those of the pairs.
+func (b *batch) keys() [][]byte {
+	keys := make([][]byte, len(b.pairs))
+	for i, p := range b.pairs {
+		keys[i] = p.key
+	}
+	return keys
+}
+
 // answer is what came back for one pair. value is set where it was asked for.
 type answer struct {
-	value []byte
-	found bool
-	err   error
+	value   []byte
+	expires time.Time // zero: never, or not asked for
+	found   bool
+	err     error
 }
 
 // transfer moves pairs of a source through start, in batches and in order, and
@@ -139,6 +149,9 @@ func (t *transfer) finish(b *batch) error {
 
 // item counts and reports err if it concerns one item, else returns it.
 func (t *transfer) item(err error) error {
+	if errors.Is(err, errExpired) {
+		return nil // who handles answers counts them
+	}
 	var one *itemError
 	if !errors.As(err, &one) {
 		return err
@@ -195,6 +208,7 @@ type tally struct {
 	MBps    float64 `json:"mb_per_second"`   // 10^6 bytes
 	KeysPS  float64 `json:"keys_per_second"` // successful ones
 	Failed  int64   `json:"failed"`
+	Expired int64   `json:"expired"` // before they could be moved
 	Missing int64   `json:"missing"`
 	Differ  int64   `json:"different"`
 }
@@ -215,7 +229,7 @@ func (t tally) String() string {
 	for _, more := range []struct {
 		n    int64
 		what string
-	}{{t.Missing, "missing"}, {t.Differ, "different"}, {t.Failed, "failed"}} {
+	}{{t.Expired, "expired"}, {t.Missing, "missing"}, {t.Differ, "different"}, {t.Failed, "failed"}} {
 		if more.n > 0 {
 			s += fmt.Sprintf(", %s %s", grouped(more.n), more.what)
 		}

@@ -16,7 +16,7 @@ import (
 func numbered(n, size int) source {
 	return func(yield func(pair, error) bool) {
 		for i := range n {
-			if !yield(pair{[]byte{byte(i >> 8), byte(i)}, make([]byte, size)}, nil) {
+			if !yield(pair{key: []byte{byte(i >> 8), byte(i)}, value: make([]byte, size)}, nil) {
 				return
 			}
 		}
@@ -72,7 +72,7 @@ func TestTransfer_Ends(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		tr := &transfer{start: ok, handle: func(pair, answer) error { cancel(); return nil }}
 		endless := func(yield func(pair, error) bool) {
-			for yield(pair{[]byte("k"), nil}, nil) {
+			for yield(pair{key: []byte("k")}, nil) {
 			}
 		}
 		require.ErrorIs(t, tr.run(ctx, endless), context.Canceled)

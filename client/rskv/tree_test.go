@@ -81,20 +81,20 @@ func TestTreeSink(t *testing.T) {
 	require.NoError(t, os.Symlink(outside, filepath.Join(dir, "exit")))
 	s, err := openOutput(dir, formatTree, nil, []byte("p:"))
 	require.NoError(t, err)
-	require.NoError(t, s.write([]byte("p:a/b"), []byte("1")))
-	require.NoError(t, s.write([]byte("p:a/c"), []byte("2")))
+	require.NoError(t, s.write(pair{key: []byte("p:a/b"), value: []byte("1")}))
+	require.NoError(t, s.write(pair{key: []byte("p:a/c"), value: []byte("2")}))
 	for _, key := range []string{
 		"p:", "p:.", "p:..", "p:../x", "p:/x", "p:a//b", "p:a/", "p:./a", "p:a/../b", "p:x\x00", "q:a",
 		"p:exit/x", "p:a/b/c", "p:a", "p:" + strings.Repeat("n", 300),
 	} {
 		var one *itemError
-		require.ErrorAs(t, s.write([]byte(key), []byte("bad")), &one, "%q", key)
+		require.ErrorAs(t, s.write(pair{key: []byte(key), value: []byte("bad")}), &one, "%q", key)
 	}
 	require.NoError(t, s.close())
 	in, err := openInput(filepath.Join(dir, "a"), "", nil, nil, true)
 	require.NoError(t, err)
 	pairs, _ := pairsOf(t, in.pairs)
-	require.Equal(t, []pair{{[]byte("b"), []byte("1")}, {[]byte("c"), []byte("2")}}, pairs)
+	require.Equal(t, []pair{{key: []byte("b"), value: []byte("1")}, {key: []byte("c"), value: []byte("2")}}, pairs)
 	left, err := os.ReadDir(outside)
 	require.NoError(t, err)
 	require.Empty(t, left)
@@ -128,7 +128,7 @@ func TestOpenInput_Format(t *testing.T) {
 	in, err := openInput("-", "", strings.NewReader("k\tv\n"), nil, true)
 	require.NoError(t, err)
 	pairs, _ := pairsOf(t, in.pairs)
-	require.True(t, slices.EqualFunc(pairs, []pair{{[]byte("k"), []byte("v")}}, func(a, b pair) bool {
+	require.True(t, slices.EqualFunc(pairs, []pair{{key: []byte("k"), value: []byte("v")}}, func(a, b pair) bool {
 		return bytes.Equal(a.key, b.key) && bytes.Equal(a.value, b.value)
 	}))
 }
