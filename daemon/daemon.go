@@ -236,7 +236,7 @@ func (s *server) openStore(cfg Config, device ioring.Device, progress func(engin
 		Progress: progress,
 	})
 	if errors.Is(err, engine.ErrLocked) {
-		return fmt.Errorf("another daemon uses %s: %w", cfg.Dir, err)
+		return fmt.Errorf("another daemon uses %s: %w", cfg.Dir, engine.ErrLocked)
 	}
 	if err != nil {
 		return err

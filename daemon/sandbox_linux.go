@@ -55,7 +55,7 @@ func Confine(cfg Config, m Manager) (string, error) {
 	}
 	rules, err := sandboxRules(&cfg, m)
 	if err != nil {
-		return "", fmt.Errorf("sandbox: %w", err)
+		return "", err
 	}
 	_ = time.Now().Local().String() // reads the time zone while that can be read
 	if err := sandboxConfig(m).BestEffort().Restrict(rules...); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -19,13 +20,21 @@ func (t *tool) dial(ctx context.Context) (*client.Client, error) {
 	}
 	c, err := client.Dial(ctx, t.socket)
 	switch {
+	case err != nil && notSocket(t.socket):
+		return nil, fmt.Errorf("%s is not a socket (--socket or RSKV_SOCKET names another)", t.socket)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return nil, fmt.Errorf("no daemon listens on %s (--socket or RSKV_SOCKET names another)", t.socket)
 	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("no permission to connect to %s", t.socket)
+		return nil, fmt.Errorf("no permission to connect to %s: its group may (of a service: rskv)", t.socket)
 	}
 	t.conn = c
 	return c, err
+}
+
+// notSocket reports whether there is something else at path.
+func notSocket(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().Type() != fs.ModeSocket
 }
 
 // call runs f on the connection, within --timeout.

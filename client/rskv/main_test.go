@@ -223,6 +223,7 @@ func TestRun_NoDaemon(t *testing.T) {
 			require.Equal(t, "rskv: no daemon listens on "+socket+" (--socket or RSKV_SOCKET names another)\n", r.stderr)
 		}
 	}
+	require.Equal(t, "rskv: "+dir+" is not a socket (--socket or RSKV_SOCKET names another)\n", rskv(t, dir, "", "ping").stderr)
 	r := rskv(t, filepath.Join(dir, strings.Repeat("x", 120)), "", "ping")
 	require.Equal(t, exitError, r.code)
 	require.Contains(t, r.stderr, "the system allows 107")

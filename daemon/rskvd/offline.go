@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -77,19 +78,22 @@ func offlineCommands() []*cobra.Command {
 	restore := offlineCommand("restore FILE|- DIR", "Make a store of a backup", 2, restoreStore)
 	restore.Long = "Reads a backup from FILE, or standard input, into DIR, which must be empty or\nmissing. A backup that is damaged or cut short leaves nothing behind that opens.\nWith --check DIR is left out, and the backup only verified."
 	restore.Flags().Bool("check", false, "only verify the backup")
-	restore.Args = usage(func(cmd *cobra.Command, args []string) error {
+	restore.Args = func(cmd *cobra.Command, args []string) error {
 		if check, _ := cmd.Flags().GetBool("check"); check {
-			return cobra.ExactArgs(1)(cmd, args)
+			return takes(1, "restore --check takes FILE", args)
 		}
-		return cobra.ExactArgs(2)(cmd, args)
-	})
+		return takes(2, "restore takes FILE DIR", args)
+	}
 	return []*cobra.Command{verify, salvage, restore}
 }
 
 func offlineCommand(use, short string, args int, run func(o *offline, args []string) (damaged bool, err error)) *cobra.Command {
 	o := &offline{}
 	cmd := &cobra.Command{
-		Use: use, Short: short, Args: usage(cobra.ExactArgs(args)),
+		Use: use, Short: short,
+		Args: func(cmd *cobra.Command, list []string) error {
+			return takes(args, strings.Replace(use, " ", " takes ", 1), list)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.cmd = cmd
 			file, ok := cmd.ErrOrStderr().(*os.File)
@@ -113,14 +117,12 @@ func offlineCommand(use, short string, args int, run func(o *offline, args []str
 	return cmd
 }
 
-// usage makes a wrong number of arguments an error, not damage.
-func usage(args cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, list []string) error {
-		if err := args(cmd, list); err != nil {
-			return &exit{exitError, err}
-		}
-		return nil
+// takes makes a wrong number of arguments an error that names them, and not damage.
+func takes(n int, usage string, args []string) error {
+	if len(args) != n {
+		return &exit{exitError, fmt.Errorf("%s, %d given", usage, len(args))}
 	}
+	return nil
 }
 
 // print writes a line of the result: as JSON, or as text.

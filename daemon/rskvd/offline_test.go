@@ -119,6 +119,10 @@ func TestOffline(t *testing.T) {
 		require.Equal(t, 2, code, args)
 		require.NotEmpty(t, errs, args)
 	}
+	_, errs, _ = output(t, "verify")
+	require.Equal(t, "rskvd: verify takes DIR, 0 given\n", errs)
+	_, errs, _ = output(t, "restore", "--check")
+	require.Equal(t, "rskvd: restore --check takes FILE, 0 given\n", errs)
 }
 
 // TestOffline_Stdin: a backup that comes through a pipe is not taken.

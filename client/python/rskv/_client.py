@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
 from . import _request as requests
-from ._core import Core, Loss, Options, Session, default_socket, pauses
+from ._core import Core, Loss, Options, Session, default_socket, naming, pauses
 from ._request import Bytes, Pairs, Request, Seconds
 from ._watch import Change, Feed
 from .errors import Closed, ConnectionLost, Error, ShuttingDown
@@ -318,7 +318,10 @@ class Client:
         self._hang_up()
         s = self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         s.settimeout(HELLO_MAX)
-        s.connect(self.path)
+        try:
+            s.connect(self.path)
+        except OSError as e:
+            raise naming(e, self.path) from None
         s.setblocking(False)
         self._core.greet()
         greeted = time.monotonic() + HELLO_MAX

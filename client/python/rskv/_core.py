@@ -382,6 +382,11 @@ def pauses(first: float = 0.005, longest: float = 1.0) -> Iterator[float]:
         pause = min(2 * pause, longest)
 
 
+def naming(e: OSError, path: str) -> OSError:
+    """The error with the path in it, which the system leaves out for sockets."""
+    return OSError(e.errno, e.strerror, path) if e.errno else e
+
+
 def default_socket() -> str:
     """The path a daemon listens on unless it was told another: $RSKV_SOCKET, or a place of this user."""
 

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from . import _request as requests
-from ._core import Core, Loss, Options, Session, default_socket, pauses
+from ._core import Core, Loss, Options, Session, default_socket, naming, pauses
 from ._request import Bytes, Nature, Pairs, Request, Seconds
 from ._watch import Change, Feed
 from .errors import Closed, ConnectionLost, Error, ShuttingDown
@@ -300,7 +300,10 @@ class Client:
 
     async def _connect(self) -> None:
         async with asyncio.timeout(HELLO_MAX):
-            self._reader, self._writer = await asyncio.open_unix_connection(self.path, limit=READ_SIZE)
+            try:
+                self._reader, self._writer = await asyncio.open_unix_connection(self.path, limit=READ_SIZE)
+            except OSError as e:
+                raise naming(e, self.path) from None
             self._core.greet()
             self._flush()
             while not self._core.up:

@@ -43,7 +43,7 @@ class TestAio(unittest.IsolatedAsyncioTestCase):
                 await c.get("")
         with self.assertRaises(rskv.Closed):
             await c.ping()
-        with self.assertRaises(FileNotFoundError):
+        with self.assertRaisesRegex(FileNotFoundError, self.daemon.socket + ".none"):
             await aio.connect(self.daemon.socket + ".none")
 
     async def test_watch(self) -> None:

@@ -136,7 +136,7 @@ class TestClient(unittest.TestCase):
         c.close()
         with self.assertRaises(rskv.Closed):
             c.ping()
-        with self.assertRaises(FileNotFoundError):
+        with self.assertRaisesRegex(FileNotFoundError, self.daemon.socket + ".none"):
             rskv.Client(self.daemon.socket + ".none")
 
     def test_pipeline(self) -> None:
