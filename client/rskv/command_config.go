@@ -17,8 +17,6 @@ func (t *tool) configCommand() *cobra.Command {
 		Long: "config prints the settings in force, after changing those that are given; `rskvd --help` tells what they\n" +
 			"mean. A change lasts until the daemon ends, and needs the role admin: what is to stay belongs into the\n" +
 			"daemon's file.",
-		Example: "rskv config get memory commit_interval\n" +
-			"rskv config set commit_interval 100ms",
 		Args:              cobra.ArbitraryArgs,
 		ValidArgsFunction: t.settingNames("="),
 		RunE: func(cmd *cobra.Command, args []string) error {

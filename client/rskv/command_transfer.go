@@ -38,9 +38,6 @@ func (t *tool) importCommand() *cobra.Command {
 		Short: "store a directory tree, NDJSON, TSV, or what a Redis server holds",
 		Long: "import stores what SRC holds: a directory, a file, - for stdin, or a Redis server. What cannot be read or\n" +
 			"stored is named and counted, the rest goes on, and the exit code is 2. What has expired is only counted.\n\n" + formatsHelp,
-		Example: "rskv import --prefix src/ --verify engine\n" +
-			"rskv import --sync all.ndjson\n" +
-			"rskv import --prefix cache: redis://127.0.0.1:6379/0",
 		Args: arguments(1, 1, "SRC"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if check && args[0] == "-" {
@@ -109,9 +106,6 @@ func (t *tool) exportCommand() *cobra.Command {
 			"would, --keys-from FILE those of a list, one a line (- is stdin; with --hex in hexadecimal). A key that is\n" +
 			"absent, or cannot be a file name, is named and counted. The store may be used meanwhile: each value is\n" +
 			"whole, but they need not be of one moment, as those of a backup are.\n\n" + formatsHelp,
-		Example: "rskv export all.ndjson\n" +
-			"rskv export --prefix src/ --format tree /tmp/src\n" +
-			"rskv scan --keys --prefix src/ | rskv export --keys-from - some.tsv",
 		Args: arguments(1, 1, "DST"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if like != "" && from != "" {

@@ -1,7 +1,7 @@
 // Command rskv talks to the daemon rskvd from a shell.
 //
 //	rskv put greeting hello        rskv import DIR
-//	rskv get greeting              rskv export --like DIR NEW
+//	rskv get greeting              rskv export all.ndjson
 //	rskv                           rskv top
 //
 // Values go from stdin and to stdout byte for byte; a newline is added only on

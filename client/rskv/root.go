@@ -91,6 +91,7 @@ func (t *tool) root() *cobra.Command {
 	addGroup(root, "This program", t.versionCommand())
 	root.SetHelpCommandGroupID("This program")
 	root.SetCompletionCommandGroupID("This program")
+	addExamples(root)
 	t.addCompletions(root)
 	if documentation != nil {
 		root.AddCommand(documentation(root))
