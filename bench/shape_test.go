@@ -50,6 +50,7 @@ var mayImport = map[string][]string{
 	"rskv/systemd":                   {}, // the same
 	"rskv/engine":                    {"rskv/engine/internal/...", "rskv/ioring"},
 	"rskv/engine/internal/manifest":  {"rskv/engine/internal/record", "rskv/engine/internal/invariant", "rskv/ioring"},
+	"rskv/engine/internal/timers":    {"rskv/engine/internal/record", "rskv/ioring"},
 	"rskv/engine/internal/index":     {"rskv/engine/internal/record", "rskv/engine/internal/epoch", "rskv/engine/internal/invariant", "rskv/ioring"},
 	"rskv/engine/internal/hlog":      {"rskv/engine/internal/record", "rskv/engine/internal/epoch", "rskv/engine/internal/invariant", "rskv/ioring"},
 	"rskv/engine/internal/record":    {"rskv/engine/internal/invariant"},

@@ -70,6 +70,7 @@ type CheckpointInfo struct {
 	snapshot   uint64      // number in the name of the snapshot file; 0: none
 	start, end record.Addr // of the snapshot
 	counts     []byte      // of all ledgers, as commit records hold them
+	expiry     []byte      // see sweeper.encode
 }
 
 // Checkpoint makes everything applied before the call durable under a name: the
@@ -139,7 +140,7 @@ func snapshotName(number uint64) string    { return fmt.Sprintf("%s%020d", snaps
 // encode returns the bytes of the metadata file: see FORMAT.md.
 func (c *CheckpointInfo) encode() []byte {
 	le := binary.LittleEndian
-	b := make([]byte, checkpointFixed, checkpointFixed+len(c.Cookie)+len(c.counts)+8)
+	b := make([]byte, checkpointFixed, checkpointFixed+len(c.Cookie)+len(c.counts)+len(c.expiry)+8)
 	copy(b, checkpointMagic)
 	le.PutUint32(b[8:], manifest.Version)
 	le.PutUint32(b[12:], uint32(c.Kind))
@@ -154,7 +155,8 @@ func (c *CheckpointInfo) encode() []byte {
 	le.PutUint64(b[80:], uint64(c.end))
 	le.PutUint32(b[88:], uint32(len(c.Cookie)))
 	le.PutUint32(b[92:], uint32(len(c.counts)))
-	b = append(append(b, c.Cookie...), c.counts...)
+	le.PutUint32(b[96:], uint32(len(c.expiry)))
+	b = append(append(append(b, c.Cookie...), c.counts...), c.expiry...)
 	return le.AppendUint64(b, xxhash.Sum64(b))
 }
 
@@ -167,8 +169,8 @@ func decodeCheckpoint(b []byte) (c CheckpointInfo, err error) {
 		return c, fmt.Errorf("%w %d", ErrFormat, v)
 	}
 	body := b[:len(b)-8]
-	cookie, counts := int(le.Uint32(b[88:])), int(le.Uint32(b[92:]))
-	if xxhash.Sum64(body) != le.Uint64(b[len(body):]) || len(body) != checkpointFixed+cookie+counts {
+	cookie, counts, expiry := int(le.Uint32(b[88:])), int(le.Uint32(b[92:])), int(le.Uint32(b[96:]))
+	if xxhash.Sum64(body) != le.Uint64(b[len(body):]) || len(body) != checkpointFixed+cookie+counts+expiry {
 		return c, errChecksum
 	}
 	return CheckpointInfo{
@@ -177,6 +179,6 @@ func decodeCheckpoint(b []byte) (c CheckpointInfo, err error) {
 		Begin: int64(le.Uint64(b[32:])), Tail: int64(le.Uint64(b[40:])), Keys: int64(le.Uint64(b[48:])),
 		Bytes: int64(le.Uint64(b[56:])), Cookie: body[checkpointFixed : checkpointFixed+cookie],
 		snapshot: le.Uint64(b[64:]), start: record.Addr(le.Uint64(b[72:])), end: record.Addr(le.Uint64(b[80:])),
-		counts: body[checkpointFixed+cookie:],
+		counts: body[checkpointFixed+cookie:][:counts], expiry: body[checkpointFixed+cookie+counts:],
 	}, nil
 }

@@ -79,6 +79,8 @@ type commitResult struct {
 	begin   record.Addr // of the log
 	keys    int64       // live ones, by the counters
 	bytes   int64       // of log they take, by the counters
+	swept   int64       // time up to which expired keys in memory are not among them, ms since 1970
+	head    record.Addr // of the log then
 	err     error
 }
 
@@ -175,6 +177,7 @@ func (c *checkpointer) begin() (time.Duration, error) {
 	// After the snapshot's start, so that every commit these do not cover has
 	// its record in the log that will be replayed.
 	c.info.counts = appendCounts(nil, s.ledgers.snapshot())
+	c.info.expiry = s.sweep.encode()
 	c.info.start = c.writer.start
 	c.state = checkpointCopying
 	return 0, nil

@@ -72,6 +72,8 @@ type committer struct {
 	keys       int64       // live keys at its cut
 	logBegin   record.Addr // at its cut
 	bytes      int64       // of log they take
+	swept      int64       // time up to which expired keys at or above head are not among them
+	head       record.Addr // of the log, or from where on timers are set
 	lastEnd    record.Addr // of the last group cut
 	dataEnd    record.Addr // of the last group cut that holds more than its commit record
 	told       record.Addr // what the last commit record says is durable
@@ -370,6 +372,10 @@ func (c *committer) encode(version uint64, changed int) {
 	le.PutUint64(b[56:], uint64(s.clock.now()))
 	c.bytes = s.liveBytes.Load()
 	le.PutUint64(b[64:], uint64(c.bytes))
+	c.swept = s.sweep.until.Load()
+	le.PutUint64(b[72:], uint64(c.swept))
+	c.head = max(s.log.Head(), record.Addr(s.sweep.from.Load()))
+	le.PutUint64(b[80:], uint64(c.head))
 }
 
 // flushing waits until the group has been written, then starts its sync.
@@ -437,7 +443,9 @@ func (c *committer) answer(err error) {
 	serving := c.serving
 	c.serving = nil
 	for _, fn := range serving {
-		fn(commitResult{version: c.durable.Load(), end: c.end, begin: c.logBegin, keys: c.keys, bytes: c.bytes, err: err})
+		fn(commitResult{
+			version: c.durable.Load(), end: c.end, begin: c.logBegin, keys: c.keys, bytes: c.bytes, swept: c.swept, head: c.head, err: err,
+		})
 	}
 }
 

@@ -82,7 +82,7 @@ func (s *Store) EstimateGC() GCEstimate {
 		Total: (tail - begin).Bytes(), Pinned: max(0, (begin - record.Addr(s.stats.freed.Load())).Bytes()),
 		Mutable: (tail - ro).Bytes(), ReadOnly: max(0, ro.Bytes()-head.Bytes()), OnDisk: (head - begin).Bytes(),
 	}
-	e.Live = min(max(s.liveBytes.Load(), 0), e.Total)
+	e.Live = s.liveLog()
 	e.Reclaimable = e.Total - e.Live
 	if e.Total > 0 {
 		e.Ratio = float64(e.Live) / float64(e.Total)
@@ -93,6 +93,14 @@ func (s *Store) EstimateGC() GCEstimate {
 	}
 	e.WouldPay, e.Reason = s.compaction.due(e)
 	return e
+}
+
+// liveLog is how many bytes of the log are live: what the counters say, but what
+// has expired on disk is among that until compaction meets it.
+func (s *Store) liveLog() int64 {
+	total := max((s.log.Tail() - s.log.Begin()).Bytes(), 0)
+	expired, _ := s.sweep.expiring.sum(s.clock.now())
+	return max(min(s.liveBytes.Load(), total-expired), 0)
 }
 
 // Policy. A pass takes the oldest part of the log, whatever is in it: copying

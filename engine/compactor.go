@@ -105,7 +105,10 @@ type compactor struct {
 	target    record.Addr // where a pass that was asked for has to get to
 	sieve     *sieve      // nil: none
 	sieved    record.Addr // up to where it has looked
-	read      int64       // bytes read since the pass began
+	now       int64       // by the store's clock, when the page was taken
+	gone      []expiryNote
+	dropped   int64 // keys of the pass that are counted and have expired
+	read      int64 // bytes read since the pass began
 	notBefore int64
 	err       error
 	durable   record.Addr // begin according to the last commit
@@ -125,6 +128,8 @@ type compactor struct {
 	cycleScanned int64
 	cycleCopied  int64
 	cycleOpened  int64 // room.opened when it began
+	cycleBegan   int64 // by the store's clock, as startedAt
+	startedAt    int64 // when the pass began
 }
 
 func (c *compactor) init(s *Store) {
@@ -205,12 +210,13 @@ func (c *compactor) start() time.Duration {
 		}
 		limit = min(limit, c.part(e))
 	}
-	c.begin, c.err, c.read, c.sieved = s.log.Begin(), nil, 0, 0
+	c.begin, c.err, c.read, c.sieved, c.dropped = s.log.Begin(), nil, 0, 0, 0
 	if !again {
 		c.result, c.target = CompactResult{Begin: c.begin.Bytes()}, limit
 		c.began, c.moved = now, s.stats.moved.Load()
 	}
 	limit = min(limit, c.target)
+	c.startedAt = s.clock.now()
 	c.passBegan, c.appended, c.passMoved = now, s.log.Appended(), s.stats.moved.Load()
 	units := record.Addr(s.opt.PageSize / record.Unit)
 	c.until = min(limit, c.unlinked()) &^ (units - 1)
@@ -334,7 +340,6 @@ func (c *compactor) siftPage(page []byte, span manifest.Span, from record.Addr) 
 	filling := c.state == compactFilling
 	units := record.Addr(s.opt.PageSize / record.Unit)
 	base := from &^ (units - 1)
-	now := s.clock.now()
 	check := pageCheck{seed: s.seedAt(span.Start), damaged: damagedLog}
 	check.record = func(r *logRecord) error {
 		if !r.isUser() {
@@ -343,7 +348,7 @@ func (c *compactor) siftPage(page []byte, span manifest.Span, from record.Addr) 
 		key := r.key()
 		hash := record.Hash(s.seed, key)
 		if filling {
-			v.fill(hash, key, r.addr, record.KindOf(r.w1) == record.Tombstone || r.expired(now))
+			v.fill(hash, key, r.addr, record.KindOf(r.w1) == record.Tombstone)
 		} else {
 			v.strike(hash, key)
 		}
@@ -440,6 +445,7 @@ func (c *compactor) copy() time.Duration {
 	// that holds, what it has then lost.
 	s.ledgers.logAgain(c.until)
 	s.log.SetBegin(c.until)
+	s.live.Add(-c.dropped)
 	c.result.Scanned += (c.until - c.begin).Bytes()
 	c.state = compactCommitting
 	s.commit.ask(true, func(r commitResult) {
@@ -475,12 +481,11 @@ func (c *compactor) nextPage() (ready bool, err error) {
 	units := record.Addr(c.store.opt.PageSize / record.Unit)
 	base := from &^ (units - 1)
 	c.found, c.next = c.found[:0], 0
-	now := c.store.clock.now()
+	c.now, c.gone = c.store.clock.now(), c.gone[:0]
 	check := pageCheck{
 		seed: c.store.seedAt(span.Start),
 		record: func(r *logRecord) error {
-			if r.isUser() && record.KindOf(r.w1) != record.Tombstone && !r.expired(now) && c.mayLive(r) ||
-				record.KindOf(r.w1) == record.System && record.KeyLen(r.w0) == record.TypeChunk {
+			if c.wants(r) {
 				c.found = append(c.found, uint32(r.addr-base))
 			}
 			return nil
@@ -490,8 +495,24 @@ func (c *compactor) nextPage() (ready bool, err error) {
 	if err := check.run(page, base, from, min(base+units, span.End, c.until)); err != nil {
 		return true, err
 	}
+	c.store.sweep.expiring.add(c.gone, c.now)
 	c.page, c.base = page, base
 	return true, nil
+}
+
+// wants reports whether the record is to be looked up.
+func (c *compactor) wants(r *logRecord) bool {
+	if !r.isUser() {
+		return record.KindOf(r.w1) == record.System && record.KeyLen(r.w0) == record.TypeChunk
+	}
+	expiry := r.expiry()
+	if expiry != 0 {
+		c.gone = append(c.gone, expiryNote{addr: r.addr, expiry: expiry, bytes: -r.weight()})
+	}
+	if record.KindOf(r.w1) == record.Tombstone || expiry != 0 && expiry <= c.now && !c.store.sweep.counted(r.addr, expiry) {
+		return false
+	}
+	return c.mayLive(r)
 }
 
 // mayLive reports whether the record has not been found dead already.
@@ -516,8 +537,12 @@ func (c *compactor) group() {
 			}
 			continue
 		}
-		c.ops[n].moveRecord(a, record.Key(image, w0), image, max(a, c.sieved))
-		bytes += len(image)
+		if e := record.ExpiryOf(image, w0, w1); e != 0 && e <= c.now {
+			c.ops[n].dropRecord(a, record.Key(image, w0), max(a, c.sieved))
+		} else {
+			c.ops[n].moveRecord(a, record.Key(image, w0), image, max(a, c.sieved))
+			bytes += len(image)
+		}
 		n++
 	}
 	ops := c.ops[:n]
@@ -546,8 +571,11 @@ func chunkKey(image []byte, w1 uint64) []byte {
 }
 
 func (c *compactor) answer(op *Op) {
-	if op.Err != nil && c.err == nil {
+	switch {
+	case op.Err != nil && c.err == nil:
 		c.err = op.Err
+	case op.Kind == opMove && op.Blind && op.Found:
+		c.dropped++
 	}
 }
 
@@ -603,17 +631,19 @@ func (c *compactor) recount() {
 	copied, scanned := int64(s.stats.moved.Load()-c.passMoved), (c.until - c.begin).Bytes()
 	if c.begin >= c.cycleTail {
 		c.cycleTail, c.cycleScanned, c.cycleCopied, c.cycleOpened = s.log.Tail(), 0, 0, s.room.opened.Load()
+		c.cycleBegan = c.startedAt
 	}
 	c.cycleScanned += scanned
 	c.cycleCopied += copied
 	if c.until < c.cycleTail || c.cycleScanned == 0 {
 		return
 	}
+	s.sweep.expiring.forget(c.cycleBegan)
 	c.allLive.Store(math.MaxInt64)
 	if s.room.closed.Load() && s.room.opened.Load() == c.cycleOpened {
 		// All of the log has been gone over, and writers have waited all the while:
 		// what is dead is too little to make room.
-		c.allLive.Store(s.liveBytes.Load())
+		c.allLive.Store(s.liveLog())
 	}
 	if c.cycleCopied > c.cycleScanned/8*7 {
 		// What seemed dead was live. The next pass waits for a quarter more log,

@@ -38,14 +38,16 @@
 // delete for one of a key that was there, since finding out would cost a read; so
 // it misses a new key that shares its chain with one on disk, and where keys are
 // deleted and put again while they are on disk, it drifts. LenExact counts by a
-// scan and corrects it.
+// scan and corrects it. Keys that have expired leave it within a second where they
+// are in memory, else with the compaction that meets them.
 //
 // # Where things are
 //
 //	store.go       Open and Close, the stages of each
 //	session.go     a caller's way in: sections, the door, the blocking methods
 //	op.go          operations and their answers
-//	expiry.go      keys that are gone after a time; clock.go by which time
+//	expiry.go      keys that are gone after a time; clock.go by which time;
+//	               sweeper.go how they leave Len, expiring.go what they take
 //	batch.go       Start: groups of operations in one section
 //	pipeline.go    the stages of a group, which hide the memory's latency
 //	allotment.go   room at the tail for what a group appends
@@ -65,7 +67,7 @@
 //	               scanholds.go how compaction waits for them
 //	feed.go        what was changed, commit by commit
 //	FORMAT.md      every byte on disk
-//	internal/      record, hlog, index, epoch, manifest: each explains itself
+//	internal/      record, hlog, index, epoch, manifest, timers: each explains itself
 //
 // Read session.go first, then batch.go and ops.go; then hlog/log.go and epoch.
 //

@@ -86,7 +86,7 @@ func expiryAt(at *place, w1 uint64) int64 {
 // or has expired. The caller looks whether w1 still is its word before he believes
 // it.
 func (s *Session) dead(at *place, w1 uint64) bool {
-	if record.KindOf(w1) == record.Tombstone {
+	if record.KindOf(w1) == record.Tombstone || w1&record.Swept != 0 {
 		return true
 	}
 	return w1&record.Expiry != 0 && s.past(record.LoadExpiry(at.ptr, at.w0))
@@ -99,6 +99,37 @@ func (s *Session) past(expiry int64) bool {
 	}
 	s.tally.expired++
 	return true
+}
+
+// takeCount takes the count of the key over from the record at this place, frozen,
+// of which a newer one has just been linked, and reports whether it was there: see
+// sweeper.go.
+func (s *Session) takeCount(at *place) bool {
+	w1 := record.Load1(at.ptr)
+	if w1&record.Expiry == 0 {
+		return true
+	}
+	return at.addr >= s.store.log.Flushed() || record.Sweep(at.ptr)
+}
+
+// noteExpiry notes that so many bytes of records with an expiry have come, or gone;
+// timer is whether one is to be set for the record at a.
+func (s *Session) noteExpiry(a record.Addr, expiry, bytes int64, timer bool) {
+	s.notes = append(s.notes, expiryNote{a, expiry, bytes, timer})
+}
+
+// noteChange notes what changes when a record in memory, its word 1 w1, which the
+// caller has latched, gets other contents in place. A timer that comes too early
+// will do: it is set again.
+func (s *Session) noteChange(at *place, w1 uint64, c *contents) {
+	before := expiryAt(at, w1)
+	if before != 0 {
+		s.noteExpiry(at.addr, before, -s.weightOfRecord(at, w1), false)
+	}
+	if c.expiry != 0 {
+		runs := before > s.now() && before <= c.expiry && record.KindOf(w1) != record.Tombstone
+		s.noteExpiry(at.addr, c.expiry, int64(record.Size(at.w0, w1)), !runs)
+	}
 }
 
 // contentOf is what the op makes of its key: value, if v says so. seen is what it

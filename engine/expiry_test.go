@@ -213,7 +213,7 @@ func TestExpiry_Add(t *testing.T) {
 func TestExpiry_BadTTL(t *testing.T) {
 	s, n, clock, _ := openTimed(t)
 	for _, op := range []Op{
-		{Kind: OpPut, TTL: -1}, {Kind: OpPut, TTL: MaxTTL + 1}, {Kind: OpExpire, TTL: -1}, {Kind: OpGet, TTL: 1},
+		{Kind: OpPut, TTL: -1}, {Kind: OpPut, TTL: MaxTTL + 1}, {Kind: OpExpire, TTL: -1}, {Kind: OpExists, TTL: 1},
 		{Kind: OpDelete, TTL: 1}, {Kind: OpCompareAndSwap, OldAbsent: true, NewAbsent: true, TTL: 1},
 	} {
 		op.Key = []byte("key")

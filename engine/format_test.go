@@ -32,6 +32,7 @@ func TestFormat_Example(t *testing.T) {
 	require.NoError(t, err)
 	_, err = n.Delete([]byte("none"))
 	require.NoError(t, err)
+	require.NoError(t, s.RunTask(t.Context(), TaskExpire)) // the commit says how far it is
 	syncStore(t, s)
 	n.Close()
 	image := mem.CrashImage(iotest.CrashOptions{})

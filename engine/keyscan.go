@@ -183,6 +183,7 @@ type keyScan struct {
 	stop    record.Addr // the page ends here; 0: at the end only
 	ended   bool        // there is nothing more
 	whole   bool        // it goes on to its end at once
+	all     bool        // what has expired is wanted too
 	first   record.Addr // where it began, or went on
 	cut     commitResult
 	session *Session
@@ -378,7 +379,7 @@ func (k *keyScan) lookUp(more func() int, each func(*logRecord) error) error {
 		if !k.ops[i].Found {
 			continue
 		}
-		if k.found[i].expired(now) {
+		if k.found[i].expired(now) && !k.all {
 			if !k.ops[i].NewAbsent {
 				continue
 			}
@@ -453,17 +454,25 @@ func (s *Store) countKeys(ctx context.Context) (n Count, err error) {
 		return n, err
 	}
 	defer func() { k.close(err) }()
+	k.all = true
+	now := s.clock.now()
+	// Of what has expired those are counted that the sweeper has yet to count out.
+	var counted Count
 	err = k.run(ctx, func() int { return scanGroup }, func(r *logRecord) error {
-		n.Keys++
-		n.Bytes += int64(len(r.image))
-		if record.KindOf(r.w1) == record.Big {
-			n.Bytes += bigBytes(r.value(), record.KeyLen(r.w0))
+		if !r.expired(now) {
+			n.Keys++
+			n.Bytes += r.weight()
+		}
+		if !r.expired(k.cut.swept) {
+			counted.Keys++
+			counted.Bytes += r.weight()
 		}
 		return nil
 	})
 	if err == nil && k.cut.version != 0 {
-		s.live.Add(n.Keys - k.cut.keys)
-		s.liveBytes.Add(n.Bytes - k.cut.bytes)
+		s.live.Add(counted.Keys - k.cut.keys)
+		s.liveBytes.Add(counted.Bytes - k.cut.bytes)
+		s.sweep.past.set(s.log.Begin(), k.cut.head, k.cut.swept)
 	}
 	return n, err
 }

@@ -31,6 +31,7 @@ type Stats struct {
 	MemoryIndexMax int64 `json:"memory_index_max"` // that it may take
 	MemoryLog      int64 `json:"memory_log"`
 	MemoryBuffers  int64 `json:"memory_buffers"`
+	MemoryTimers   int64 `json:"memory_timers"` // of keys that expire
 
 	IndexBuckets      uint64 `json:"index_buckets"`
 	IndexOverflow     uint64 `json:"index_overflow"`
@@ -49,6 +50,16 @@ type Stats struct {
 	Retries    uint64 `json:"retries"`
 	SpaceWaits uint64 `json:"space_waits"`
 	Expired    uint64 `json:"expired"` // records met that had expired
+
+	// Of the keys that expire: those in memory that were counted out, timers, timers
+	// for which there was no memory, bytes of log that have expired, and that will;
+	// and what the store's clock shows, ms since 1970.
+	ExpirySwept   uint64 `json:"expiry_swept"`
+	ExpiryTimers  int    `json:"expiry_timers"`
+	ExpiryDropped uint64 `json:"expiry_timers_dropped"`
+	ExpiredBytes  int64  `json:"expired_bytes"`
+	ExpiringBytes int64  `json:"expiring_bytes"`
+	Clock         int64  `json:"clock"`
 
 	ColdReads  uint64 `json:"cold_reads"` // reads of the device for records
 	ColdBytes  uint64 `json:"cold_bytes"`
@@ -98,6 +109,7 @@ type counters struct {
 	inPlace, appended atomic.Uint64
 	retries           atomic.Uint64
 	expired           atomic.Uint64
+	sweptKeys         atomic.Uint64 // that had expired
 	spaceWaits        atomic.Uint64
 	coldReads         atomic.Uint64
 	coldBytes         atomic.Uint64
@@ -209,7 +221,10 @@ func (s *Store) Stats() Stats {
 		DeviceSyncs: dev.Syncs, DeviceErrors: dev.Errors,
 		ReadTimes: dev.ReadTimes, WriteTimes: dev.WriteTimes, SyncTimes: dev.SyncTimes,
 	}
-	st.LogFreed, st.LiveBytes = record.Addr(c.freed.Load()).Bytes(), s.liveBytes.Load()
+	st.LogFreed, st.LiveBytes = record.Addr(c.freed.Load()).Bytes(), s.liveLog()
+	st.ExpirySwept, st.ExpiryTimers, st.ExpiryDropped = c.sweptKeys.Load(), s.sweep.wheel.Len(), s.sweep.dropped.Load()
+	st.Clock, st.MemoryTimers = s.clock.now(), s.sweep.wheel.Bytes()
+	st.ExpiredBytes, st.ExpiringBytes = s.sweep.expiring.sum(st.Clock)
 	st.DiskUsed, st.DiskBudget = s.room.used(), s.room.budget.Load()
 	st.Compactions, st.CompactErr = c.compactions.Load(), c.compactionsFailed.Load()
 	st.IndexSwept = c.swept.Load()

@@ -13,11 +13,13 @@ import (
 // What compaction does to a record is an operation like any other, so that it
 // waits, reads and retries as they do (FASTER calls it compaction by lookup):
 //
-//	opMove       copy a record to the tail, if it is the newest of its key
+//	opMove       copy a record to the tail, if it is the newest of its key; with Blind,
+//	             of one that has expired, only find out whether its key is counted
 //	opMoveChunk  write a large value anew, if the chunk is a part of it
 //
 // A record that has expired is not moved, nor is a chunk of one: all older ones of
-// its key are below it, and go with it.
+// its key are below it, and go with it. If it is the newest, and was not counted out
+// before, the key leaves the count then; no read is made to find that out.
 //
 // A record is the newest if no other of its key has a higher address, a tombstone
 // included. The chain is walked from its head down to the record; the copy is
@@ -38,6 +40,12 @@ func (o *Op) moveRecord(a record.Addr, key, image []byte, above record.Addr) {
 	*o = Op{Kind: opMove, Key: key, Value: image, Delta: int64(a), Int: int64(above)}
 }
 
+// dropRecord makes op the question about the record at a, which has expired, whether
+// its key is counted.
+func (o *Op) dropRecord(a record.Addr, key []byte, above record.Addr) {
+	*o = Op{Kind: opMove, Blind: true, Key: key, Delta: int64(a), Int: int64(above)}
+}
+
 // moveChunk makes op the move of the chunk at a, which belongs to key.
 func (o *Op) moveChunk(a record.Addr, key []byte) {
 	*o = Op{Kind: opMoveChunk, Key: key, Delta: int64(a)}
@@ -55,7 +63,12 @@ func (s *Session) move(op *Op, hash uint64, at *place) outcome {
 		case at.kind == absent, at.kind == inMemory && at.addr != from, at.addr < from:
 			return op.answer(false)
 		case at.kind == disk && at.addr > op.above():
+			if op.Blind {
+				return op.answer(false)
+			}
 			return onDisk
+		case op.Blind:
+			return op.answer(at.kind == disk || record.Sweep(at.ptr))
 		}
 		out, ok := s.appendCopy(op.Value, at)
 		if ok {
@@ -88,6 +101,14 @@ func (s *Session) appendCopy(image []byte, at *place) (out outcome, ok bool) {
 		return finished, false
 	}
 	s.tally.moved += uint64(len(image))
+	if w1&record.Expiry != 0 {
+		r := logRecord{addr: a, w0: w0, w1: w1, image: image}
+		s.noteExpiry(a, r.expiry(), r.weight(), true)
+		if at.kind == inMemory && !s.takeCount(at) {
+			// It was swept meanwhile, so it has expired.
+			record.UnlockChanged(p, w1, record.Word1(record.Tombstone, record.ValueLen(w1), record.Expiry|record.Moved))
+		}
+	}
 	return finished, true
 }
 
@@ -117,23 +138,28 @@ func (o *Op) ownsChunk(seen *observation) bool {
 // weigh is by how many bytes a new record adds to what is live. What it takes the
 // place of is known if it is in memory; on disk it is taken to be as large, or a
 // deleted one of average size: no estimate is worth a read.
-func (s *Session) weigh(key []byte, c *contents, at *place, live int64) int64 {
-	var n int64
-	switch c.kind {
-	case record.Value:
-		n = int64(c.size(len(key)))
-	case record.Big:
-		n = int64(c.size(len(key))) + bigBytes(c.value, len(key))
-	}
+func (s *Session) weigh(key []byte, c *contents, at *place, counted bool) int64 {
+	n := weightOf(key, c)
 	switch {
 	case at.kind == inMemory:
 		return n - s.weightAt(at, record.Load1(at.ptr))
 	case at.kind == disk && c.kind == record.Tombstone:
 		return -s.store.liveBytes.Load() / max(s.store.live.Load(), 1)
-	case at.kind == disk && live == 0:
+	case at.kind == disk && counted:
 		return 0
 	}
 	return n
+}
+
+// weightOf is what a record of these contents takes; of a tombstone nothing counts.
+func weightOf(key []byte, c *contents) int64 {
+	switch c.kind {
+	case record.Value:
+		return int64(c.size(len(key)))
+	case record.Big:
+		return int64(c.size(len(key))) + bigBytes(c.value, len(key))
+	}
+	return 0
 }
 
 // reweigh is by how many bytes a change in place adds to what is live.
@@ -149,10 +175,15 @@ func (s *Session) reweigh(at *place, w1 uint64, c *contents) (n int64) {
 
 // weightAt is what the live record found in memory takes.
 func (s *Session) weightAt(at *place, w1 uint64) int64 {
-	switch record.KindOf(w1) {
-	case record.Tombstone:
+	if !counts(w1) {
 		return 0
-	case record.Big:
+	}
+	return s.weightOfRecord(at, w1)
+}
+
+// weightOfRecord is what the record found in memory takes, live or not.
+func (s *Session) weightOfRecord(at *place, w1 uint64) int64 {
+	if record.KindOf(w1) == record.Big {
 		total := record.Bytes(at.ptr, record.ValueOffset(at.w0, w1), 8)
 		return int64(record.Size(at.w0, w1)) + bigBytes(total, record.KeyLen(at.w0))
 	}

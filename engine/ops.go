@@ -294,7 +294,7 @@ func (s *Session) putRecord(op *Op, hash uint64, at *place, c *contents) outcome
 			return again
 		}
 		if at.kind != inMemory || at.addr < s.ro {
-			out, ok := s.append(op.Key, c, at, s.added(at))
+			out, ok := s.append(op.Key, c, at, s.countedAt(at))
 			if ok {
 				return op.answer(true)
 			}
@@ -329,23 +329,31 @@ func (s *Session) fuzzy(at *place) bool {
 	return at.kind == inMemory && at.addr < s.ro && at.addr >= s.safeRO
 }
 
-// added is how many keys an append of a live record at this place adds. A chain
+// countedAt reports whether the key at this place is counted as a live one. A chain
 // that goes on on disk is taken to hold the key: no count is worth a read.
-func (s *Session) added(at *place) int64 {
+func (s *Session) countedAt(at *place) bool {
 	switch at.kind {
 	case absent:
-		return 1
+		return false
 	case disk:
-		return 0
+		return true
 	}
-	return liveDelta(record.KindOf(record.Load1(at.ptr)), record.Value)
+	return counts(record.Load1(at.ptr))
 }
 
-func liveDelta(from, to record.Kind) int64 {
+// counts reports whether a record with this word 1, as the newest of its key, is
+// counted as a live one: it may have expired.
+func counts(w1 uint64) bool {
+	return record.KindOf(w1) != record.Tombstone && w1&record.Swept == 0
+}
+
+// liveDelta is by how many keys there are more when one that was counted, or not,
+// gets a record of a kind.
+func liveDelta(counted bool, to record.Kind) int64 {
 	switch {
-	case from == record.Tombstone && to != record.Tombstone:
+	case !counted && to != record.Tombstone:
 		return 1
-	case from != record.Tombstone && to == record.Tombstone:
+	case counted && to == record.Tombstone:
 		return -1
 	}
 	return 0
@@ -356,11 +364,14 @@ func liveDelta(from, to record.Kind) int64 {
 func (s *Session) overwrite(at *place, w1 uint64, c *contents) {
 	next := c.word1()
 	s.bytes += s.reweigh(at, w1, c)
+	if (c.flags()|w1)&record.Expiry != 0 {
+		s.noteChange(at, w1, c)
+	}
 	if c.expiry != 0 {
 		record.StoreExpiry(at.ptr, at.w0, c.expiry)
 	}
 	record.CopyIn(unsafe.Add(at.ptr, record.ValueOffset(at.w0, next)), unsafe.Pointer(unsafe.SliceData(c.value)), len(c.value))
-	s.live += liveDelta(record.KindOf(w1), c.kind)
+	s.live += liveDelta(counts(w1), c.kind)
 	s.tally.inPlace++
 	record.UnlockChanged(at.ptr, w1, next|s.mark&w1)
 }
@@ -370,7 +381,7 @@ func (s *Session) overwrite(at *place, w1 uint64, c *contents) {
 // meaning that the chain has changed.
 func (s *Session) replace(key []byte, c *contents, at *place, w1 uint64) (out outcome, ok bool) {
 	s.mark &= w1 // what a user has written in this commit group stays a change
-	out, ok = s.append(key, c, at, liveDelta(record.KindOf(w1), c.kind))
+	out, ok = s.append(key, c, at, counts(w1))
 	if ok || out == tooLate {
 		// The newer record is linked: whoever still holds this one must look again.
 		record.UnlockChanged(at.ptr, w1, w1|record.Sealed)
@@ -381,9 +392,9 @@ func (s *Session) replace(key []byte, c *contents, at *place, w1 uint64) (out ou
 }
 
 // append writes a record at the tail and links it as the newest of its chain, if
-// the chain's entry is still the one that was read. With tooLate it is linked, but
-// as a tombstone.
-func (s *Session) append(key []byte, c *contents, at *place, live int64) (out outcome, ok bool) {
+// the chain's entry is still the one that was read. counted is whether the key was
+// counted as a live one. With tooLate it is linked, but as a tombstone.
+func (s *Session) append(key []byte, c *contents, at *place, counted bool) (out outcome, ok bool) {
 	if s.store.room.refuses(s, c.kind) {
 		return noSpace, false
 	}
@@ -413,17 +424,27 @@ func (s *Session) append(key []byte, c *contents, at *place, live int64) (out ou
 		return finished, false
 	}
 	s.tally.appended++
+	if counted && at.kind == inMemory && at.addr < s.ro {
+		counted = s.takeCount(at)
+	}
 	if c.deadline != 0 {
 		if s.late(c.deadline) {
-			s.live += live - 1
-			s.bytes += s.weigh(key, &contents{kind: record.Tombstone}, at, live-1)
+			dead := contents{kind: record.Tombstone}
+			s.live += liveDelta(counted, dead.kind)
+			s.bytes += s.weigh(key, &dead, at, counted)
+			if c.expiry != 0 {
+				s.noteExpiry(a, c.expiry, weightOf(key, c), false)
+			}
 			record.UnlockChanged(p, w1, record.Word1(record.Tombstone, len(c.value), c.flags()))
 			return tooLate, false
 		}
 		record.Unlock(p, w1)
 	}
-	s.live += live
-	s.bytes += s.weigh(key, c, at, live)
+	s.live += liveDelta(counted, c.kind)
+	s.bytes += s.weigh(key, c, at, counted)
+	if c.expiry != 0 {
+		s.noteExpiry(a, c.expiry, weightOf(key, c), true)
+	}
 	return finished, true
 }
 
@@ -458,7 +479,7 @@ func (s *Session) del(op *Op, hash uint64, at *place) outcome {
 			if at.kind == inMemory && s.dead(at, record.Load1(at.ptr)) {
 				return op.answer(false)
 			}
-			out, ok := s.append(op.Key, &contents{kind: record.Tombstone}, at, -1)
+			out, ok := s.append(op.Key, &contents{kind: record.Tombstone}, at, s.countedAt(at))
 			if ok {
 				return op.answer(true)
 			}
@@ -506,11 +527,17 @@ func (s *Session) addInPlace(op *Op, hash uint64, at *place) (out outcome, ok bo
 		if w1&record.Sealed != 0 || !record.TryLock(at.ptr, w1) {
 			continue
 		}
-		if w1&record.Expiry != 0 && s.late(record.LoadExpiry(at.ptr, at.w0)) {
+		before := expiryAt(at, w1)
+		if s.late(before) {
 			record.Unlock(at.ptr, w1)
 			return finished, false
 		}
 		s.addLocked(op, unsafe.Add(at.ptr, record.ValueOffset(at.w0, w1)), at.ptr, w1)
+		if op.TTL != 0 && op.Err == nil {
+			after, size := s.now()+op.TTL, int64(record.Size(at.w0, w1))
+			s.noteExpiry(at.addr, before, -size, false)
+			s.noteExpiry(at.addr, after, size, after < before)
+		}
 		return finished, true
 	}
 	return again, true
@@ -637,7 +664,7 @@ func (s *Session) observe(at *place) (seen observation, ok bool) {
 	}
 	seen.addr, seen.w1, seen.stable = at.addr, w1, at.addr < s.safeRO
 	seen.kind, seen.found = record.KindOf(w1), !s.dead(at, w1)
-	seen.counted = seen.kind != record.Tombstone
+	seen.counted = counts(w1)
 	if seen.found {
 		seen.expiry = expiryAt(at, w1)
 		s.old = grow(s.old, record.ValueLen(w1))
@@ -751,11 +778,7 @@ func (s *Session) publish(op *Op, hash uint64, at *place, seen *observation, c *
 			if !s.nothingAbove(at, seen) {
 				return finished, true
 			}
-			before := record.Tombstone
-			if seen.counted {
-				before = record.Value
-			}
-			out, ok = s.append(op.Key, c, at, liveDelta(before, c.kind))
+			out, ok = s.append(op.Key, c, at, seen.counted)
 		} else {
 			if at.kind != inMemory || at.addr != seen.addr {
 				return finished, true
@@ -805,7 +828,7 @@ func (s *Session) supersede(op *Op, at *place, seen *observation, c *contents) (
 				return finished, false, true
 			}
 		}
-		out, ok = s.append(op.Key, c, at, liveDelta(record.KindOf(w1), c.kind))
+		out, ok = s.append(op.Key, c, at, s.countedAt(at))
 		return out, ok, false
 	}
 	if !record.TryLock(at.ptr, w1) {

@@ -38,8 +38,9 @@ type pendingOp struct {
 	back   *Op    // the op of Do that gets the answer
 	hash   uint64 // of the key
 	bytes  []byte
-	value  []byte // what was read for it
-	expiry int64  // of that; 0: none
+	value  []byte      // what was read for it
+	expiry int64       // of that; 0: none
+	addr   record.Addr // of the record
 
 	waits int          // operations that go first
 	due   bool         // none left, but resume has not been called yet
@@ -497,9 +498,12 @@ func (s *Session) recordArrived(p *pendingOp, r *readOp, fn func(*Op)) {
 		}
 		seen := observation{above: p.head, begin: p.begin, kind: record.KindOf(w1)}
 		seen.counted = seen.kind != record.Tombstone
-		// A record deleted in place still has its old value.
-		if seen.found = seen.counted && !s.past(p.expiry); seen.found {
-			seen.value, seen.expiry = p.value, p.expiry
+		switch {
+		case !seen.counted: // a record deleted in place still has its old value
+		case s.past(p.expiry):
+			seen.counted = s.store.sweep.counted(p.addr, p.expiry)
+		default:
+			seen.found, seen.value, seen.expiry = true, p.value, p.expiry
 		}
 		if p.op.Kind == opMoveChunk && !p.op.ownsChunk(&seen) {
 			p.op.answer(false)
@@ -540,7 +544,7 @@ func (s *Session) examine(p *pendingOp, r *readOp) (verdict readVerdict, w1 uint
 		}
 	} else if isKey {
 		p.value = append(p.value[:0], record.ValueOf(buf, w0, w1)...)
-		p.expiry = record.ExpiryOf(buf, w0, w1)
+		p.expiry, p.addr = record.ExpiryOf(buf, w0, w1), r.addr
 		return readFound, w1
 	}
 	prev := record.Prev(w0)

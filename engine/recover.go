@@ -32,6 +32,8 @@ type Recovery struct {
 
 	snapshotBytes int64 // size of the snapshot loaded
 	clock         int64 // time of the last commit, ms since 1970; 0: there was none
+	swept         int64 // of the last commit: what is not counted any more, see sweeper.go
+	sweptFrom     record.Addr
 	liveBytes     int64
 	history       LedgerHistory
 }
@@ -214,6 +216,9 @@ func (s *Store) loadNewest(m *manifest.Manifest, list []CheckpointInfo, end reco
 		if ok {
 			s.recovery.from = max(c.start, m.Begin)
 			s.recovery.snapshotBytes, s.recovery.Snapshot = c.Bytes, c.Version
+			if err := s.sweep.restore(c.expiry); err != nil {
+				return &CorruptError{Where: checkpointName(c.Version), Addr: -1, Err: err}
+			}
 			s.ledgers.restore(c.counts, 0)
 			return nil
 		}
@@ -277,6 +282,7 @@ func (s *Store) replay(m *manifest.Manifest, span manifest.Span) error {
 			s.recovery.Version, s.recovery.Keys, s.recovery.commit = c.version, c.keys, c.addr
 			s.recovery.begin, s.recovery.liveBytes = c.begin, c.bytes
 			s.recovery.clock = max(s.recovery.clock, c.time)
+			s.recovery.swept, s.recovery.sweptFrom = c.swept, c.sweptFrom
 			s.ledgers.restore(c.counts, c.addr)
 		}
 		return nil

@@ -70,6 +70,7 @@ type passWorker struct {
 	task  taskRef
 	slot  *epoch.Slot
 	batch replayBatch
+	notes []expiryNote
 }
 
 // passResult is where a pass ended.
@@ -216,6 +217,8 @@ func (w *passWorker) look(page *passPage) {
 	if page.err == nil {
 		page.err = w.raise()
 	}
+	p.s.sweep.expiring.add(w.notes, p.s.opt.Clock.Wall())
+	w.notes = w.notes[:0]
 }
 
 // next goes over one record.
@@ -239,11 +242,24 @@ func (w *passWorker) next(page *passPage, base record.Addr) {
 		page.err = page.commit(a, buf[record.HeaderSize:record.Size(w0, w1)], p.span.Generation)
 	case system || !p.apply || w1&record.Invalid != 0 || a < p.begin:
 	default:
+		if w1&record.Expiry != 0 {
+			w.note(a, buf, w0, w1)
+		}
 		b := &w.batch
 		b.hashes[b.n], b.addrs[b.n] = record.Hash(p.s.seed, record.Key(buf, w0)), a
 		if b.n++; b.n == len(b.hashes) {
 			page.err = w.raise()
 		}
+	}
+}
+
+// note counts a record that expires.
+func (w *passWorker) note(a record.Addr, buf []byte, w0, w1 uint64) {
+	r := logRecord{addr: a, w0: w0, w1: w1, image: buf[:record.Size(w0, w1)]}
+	w.notes = append(w.notes, expiryNote{addr: a, expiry: r.expiry(), bytes: r.weight()})
+	if len(w.notes) >= len(w.batch.hashes) {
+		w.pass.s.sweep.expiring.add(w.notes, w.pass.s.opt.Clock.Wall())
+		w.notes = w.notes[:0]
 	}
 }
 

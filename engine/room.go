@@ -137,7 +137,7 @@ func (r *room) look() {
 	s.log.SpendReserve(closed)
 	// What else than live records takes room whatever compaction does.
 	fixed := taken - (s.log.Tail() - record.Addr(s.stats.freed.Load())).Bytes()
-	r.full.Store(closed && (s.liveBytes.Load() >= min(limit-fixed, s.compaction.allLive.Load()) || s.compaction.stuck.Load() ||
+	r.full.Store(closed && (s.liveLog() >= min(limit-fixed, s.compaction.allLive.Load()) || s.compaction.stuck.Load() ||
 		s.tasks.stopped(TaskCompact) || s.log.Err() != nil))
 	if r.closed.Load() == closed && !r.full.Load() {
 		return

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"unsafe"
 
 	"rskv/engine/internal/epoch"
 	"rskv/engine/internal/manifest"
@@ -34,6 +35,7 @@ type scanWindow struct {
 	ioring.Op
 	done       chan struct{} // closed when the read has answered; nil: none
 	base, stop record.Addr
+	copied     bool // it comes from memory
 }
 
 const (
@@ -116,6 +118,9 @@ func (r *scanReader) next(a record.Addr, to *logRecord) (ok bool, err error) {
 			return false, r.failed(a, err)
 		}
 		buf := w.Buf[(a-w.base)*record.Unit:]
+		if w.copied {
+			record.Unmark(buf)
+		}
 		w0, w1 := record.Words(buf)
 		if size := record.Size(w0, w1); size > len(buf) && !whole {
 			continue // read up to the end of the page
@@ -219,7 +224,7 @@ func (r *scanReader) ask(slot int, a record.Addr, size int64) {
 		Kind: ioring.Read, Off: base, Buf: r.memory.Bytes()[int64(slot)*r.room():][:length],
 		Done: func(*ioring.Op) { close(done) },
 	}}
-	if r.copy(w) {
+	if w.copied = r.copy(w); w.copied {
 		close(done)
 		return
 	}
@@ -227,7 +232,7 @@ func (r *scanReader) ask(slot int, a record.Addr, size int64) {
 }
 
 // copy fills a window from the log's memory; false: it is not all there any more.
-// Below the end of a span nothing changes.
+// Below the end of a span nothing changes but the marks of the sweeper.
 func (r *scanReader) copy(w *scanWindow) bool {
 	log := r.s.log
 	for a := w.base; a < w.stop; a += copyPiece / record.Unit {
@@ -235,7 +240,7 @@ func (r *scanReader) copy(w *scanWindow) bool {
 		r.epoch.Enter()
 		there := a >= log.Head() && !r.s.closed.Load()
 		if there {
-			copy(w.Buf[(a-w.base)*record.Unit:][:n], record.Bytes(log.Pointer(a), 0, n))
+			record.CopyOut(unsafe.Pointer(unsafe.SliceData(w.Buf[(a-w.base)*record.Unit:])), log.Pointer(a), n)
 		}
 		r.epoch.Exit()
 		if !there {

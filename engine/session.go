@@ -23,6 +23,7 @@ type Session struct {
 	safeRO  record.Addr
 	writing bool
 	clock   int64 // ms since 1970, read in this section when first asked for; 0: not yet
+	notes   []expiryNote
 	live    int64 // keys this section added, less those it removed
 	bytes   int64 // log they take, see weigh
 	tally   tally // what this section did, for the statistics
@@ -148,6 +149,10 @@ func (s *Session) exit() {
 		s.bytes = 0
 	}
 	s.slot.Exit()
+	if len(s.notes) > 0 {
+		s.store.sweep.note(s.notes)
+		s.notes = s.notes[:0]
+	}
 	if s.counted != 0 && s.ledger != nil {
 		s.ledger.count(s.counted)
 	}

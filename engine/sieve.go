@@ -88,16 +88,15 @@ func (v *sieve) find(hash uint64, key []byte) (e *sieveEntry, sum uint64) {
 	}
 }
 
-// fill notes a record of the region. Records come in order, so it is the newest;
-// one that is dead, a tombstone or expired, leaves nothing of its key.
-func (v *sieve) fill(hash uint64, key []byte, a record.Addr, dead bool) {
+// fill notes a record of the region. Records come in order, so it is the newest.
+func (v *sieve) fill(hash uint64, key []byte, a record.Addr, tombstone bool) {
 	e, sum := v.find(hash, key)
 	if e.place == 0 {
 		v.room--
 		e.sum, e.high = sum, uint32(hash>>32)
 	}
 	e.place = uint32(a-v.begin) + 1
-	if dead {
+	if tombstone {
 		e.place = sieveStruck
 	}
 }

@@ -34,6 +34,7 @@ type Store struct {
 	align    int64
 	recovery Recovery
 	clock    storeClock
+	sweep    sweeper
 	stale    []string // metadata files of what recovery has discarded
 
 	closed atomic.Bool // checked inside every section
@@ -316,6 +317,7 @@ func (s *Store) startTasks() {
 	s.scans.init(s)
 	s.room.look()
 	s.ledgers.init(&s.opt, s.recovery.history, s.recovery.next)
+	s.sweep.init(s)
 	s.commit.init(s)
 	s.flush.set(s.opt.Runner.Start(string(TaskFlush), s.tasks.timed(TaskFlush, s.flushStep)))
 	s.commit.task.set(s.opt.Runner.Start(string(TaskCommit), s.tasks.timed(TaskCommit, s.commit.step)))
@@ -324,6 +326,7 @@ func (s *Store) startTasks() {
 	s.growth.task.set(s.opt.Runner.Start(string(TaskGrowth), s.tasks.timed(TaskGrowth, s.growth.step)))
 	s.compaction.init(s)
 	s.compaction.task.set(s.opt.Runner.Start(string(TaskCompact), s.compaction.step))
+	s.sweep.task.set(s.opt.Runner.Start(string(TaskExpire), s.sweep.step))
 	s.warm.init(s)
 	s.warm.task.set(s.opt.Runner.Start(string(TaskWarm), s.warm.step))
 }
@@ -371,7 +374,7 @@ func (s *Store) Sync(ctx context.Context) (version uint64, err error) {
 
 // Len is the number of live keys, from counters: see the package comment for
 // when it is exact.
-func (s *Store) Len() int64 { return s.live.Load() }
+func (s *Store) Len() int64 { return s.live.Load() - s.sweep.pending.Load() }
 
 // Info describes the storage backend.
 func (s *Store) Info() ioring.Info { return s.dev.Info() }
@@ -412,6 +415,7 @@ func (s *Store) Close() error {
 	s.compaction.stop()
 	s.checkpoints.stop()
 	s.warm.stop()
+	s.sweep.stop()
 	_, err := s.Sync(context.Background())
 	// No section begins from here on; wait until the last one has ended.
 	s.closed.Store(true)
@@ -428,6 +432,7 @@ func (s *Store) Close() error {
 	if err == nil {
 		err = s.closeSpan()
 	}
+	s.sweep.free()
 	err = errors.Join(err, s.dev.Close())
 	return errors.Join(err, s.log.Free(), s.index.Free())
 }

@@ -22,6 +22,7 @@ type TaskName string
 //	checkpoint  takes index snapshots                   yes    yes
 //	growth      splits the index when nobody writes     no     no
 //	compact     frees the oldest log                    yes    yes
+//	expire      counts out what has expired in memory   yes    yes
 //	warm        fills the memory after Open             yes    no
 //
 // Without flush and commit no writer would get memory, nor anybody an answer to a
@@ -34,6 +35,7 @@ const (
 	TaskCheckpoint TaskName = "checkpoint"
 	TaskGrowth     TaskName = "growth"
 	TaskCompact    TaskName = "compact"
+	TaskExpire     TaskName = "expire"
 	TaskWarm       TaskName = "warm"
 )
 
@@ -81,6 +83,7 @@ var taskKinds = [...]taskKind{
 	{TaskCheckpoint, true, true, ""},
 	{TaskGrowth, false, false, "an index that grows has to come to an end of it"},
 	{TaskCompact, true, true, ""},
+	{TaskExpire, true, true, ""},
 	{TaskWarm, true, false, ""},
 }
 
@@ -180,6 +183,11 @@ func (s *Store) nextRun(name TaskName) string {
 		return why
 	case TaskGrowth:
 		return "when the index is full, limit: " + s.index.Stats().Limit.String()
+	case TaskExpire:
+		if n := s.sweep.wheel.Len(); n > 0 {
+			return fmt.Sprintf("%d keys in memory that expire, looked at every %v", n, sweepTick)
+		}
+		return "until a key that expires is written"
 	case TaskWarm:
 		if s.warm.finished.Load() {
 			return "done"
@@ -221,6 +229,8 @@ func (s *Store) holdTask(name TaskName, stop bool) error {
 	case TaskCompact:
 		s.room.look()
 		s.compaction.task.Wake()
+	case TaskExpire:
+		s.sweep.task.Wake()
 	case TaskWarm:
 		s.warm.task.Wake()
 	}
@@ -240,6 +250,8 @@ func (s *Store) RunTask(ctx context.Context, name TaskName) error {
 		return fmt.Errorf("%w: %s runs by itself only", ErrTaskFixed, name)
 	case name == TaskCheckpoint:
 		_, err = s.Checkpoint(ctx, CheckpointOptions{Kind: FullCheckpoint})
+	case name == TaskExpire:
+		err = s.sweep.run(ctx)
 	case name == TaskCompact:
 		_, err = s.Compact(ctx, CompactOptions{})
 	default:

@@ -47,6 +47,15 @@ func (r *logRecord) isUser() bool {
 // expiry is the record's, in ms since 1970; 0: none.
 func (r *logRecord) expiry() int64 { return record.ExpiryOf(r.image, r.w0, r.w1) }
 
+// weight is how many bytes of log the record takes, with its chunks.
+func (r *logRecord) weight() int64 {
+	n := int64(len(r.image))
+	if record.KindOf(r.w1) == record.Big {
+		n += bigBytes(r.value(), record.KeyLen(r.w0))
+	}
+	return n
+}
+
 // expired reports whether the record has expired at a time, in ms since 1970.
 func (r *logRecord) expired(now int64) bool {
 	e := r.expiry()

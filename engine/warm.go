@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"rskv/engine/internal/manifest"
 	"rskv/engine/internal/record"
@@ -24,8 +25,9 @@ type warmer struct {
 	read     ioring.Op
 	done     chan struct{} // closed when the read has answered; nil: none under way
 	over     bool
-	finished atomic.Bool // the same, for everybody
-	began    int64       // clock
+	finished atomic.Bool  // the same, for everybody
+	began    int64        // clock
+	notes    []expiryNote // records of the page under way that need a timer
 	pages    int64
 }
 
@@ -60,10 +62,13 @@ func (w *warmer) step() time.Duration {
 		return -1
 	}
 	w.done = nil
+	w.notes = w.notes[:0]
 	if !w.store.log.WarmEnd(w.page, w.frame, w.verified()) {
 		w.end()
 		return -1
 	}
+	w.store.sweep.note(w.notes)
+	w.store.sweep.warm.Store(uint64(w.page))
 	w.pages++
 	w.store.stats.warmed.Add(uint64(len(w.frame)))
 	return 0
@@ -101,11 +106,25 @@ func (w *warmer) verified() bool {
 	sound := true
 	check := pageCheck{
 		seed:    record.NewSeed(w.store.mu.manifest.StoreID, span.Generation),
-		record:  func(*logRecord) error { return nil },
+		record:  w.look,
 		damaged: func(_, _ record.Addr, _ error) error { sound = false; return errChecksum },
 	}
 	err := check.run(w.frame, w.page, w.page, min(w.page+units, span.End))
 	return err == nil && sound
+}
+
+// look has a record of the page that expires swept when that is due, or marks it if
+// it was swept when it was in memory before.
+func (w *warmer) look(r *logRecord) error {
+	expiry := r.expiry()
+	switch {
+	case expiry == 0 || !r.isUser() || record.KindOf(r.w1) == record.Tombstone:
+	case w.store.sweep.counted(r.addr, expiry):
+		w.notes = append(w.notes, expiryNote{addr: r.addr, expiry: expiry, timer: true})
+	default:
+		record.Sweep(unsafe.Pointer(unsafe.SliceData(r.image)))
+	}
+	return nil
 }
 
 func (w *warmer) end() {

@@ -26,6 +26,10 @@ func ExpiryOf(buf []byte, w0, w1 uint64) int64 {
 	return int64(binary.LittleEndian.Uint64(buf[HeaderSize+pad8(KeyLen(w0)):]))
 }
 
+// Unmark takes what only memory has out of a record image that begins buf and was
+// copied from there: see Sweep.
+func Unmark(buf []byte) { buf[15] &^= byte(Swept >> 56) }
+
 // PutFiller writes the header of a filler of size bytes (a multiple of Unit, at
 // least HeaderSize) and zeroes the rest.
 func PutFiller(buf []byte) {

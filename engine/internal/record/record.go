@@ -20,7 +20,7 @@
 //	         bit  60     invalid: never linked into a chain, skip
 //	         bit  61     sealed: a newer copy of this key is already linked
 //	         bit  62     moved: a copy made by compaction, which no user has changed
-//	         bit  63     spare, zero
+//	         bit  63     swept: in memory only, see Sweep
 //
 // Multi-byte words are little-endian. The size follows from the two words alone
 // and never changes after the record was allocated.
@@ -97,6 +97,8 @@ const (
 	Invalid uint64 = 1 << 60
 	Sealed  uint64 = 1 << 61
 	Moved   uint64 = 1 << 62
+	// Swept is never on disk, see Sweep.
+	Swept uint64 = 1 << 63
 )
 
 // Types of System records.
@@ -214,6 +216,22 @@ func TryLock(p unsafe.Pointer, w1 uint64) bool {
 
 // Latched is word 1 of a record that is linked with its latch held by its writer.
 func Latched(w1 uint64) uint64 { return w1 | lockBit }
+
+// Sweep marks a record, which the device already has as it is and which nobody
+// changes any more, as one that does not count as a live key, and reports whether
+// it did so itself. Exactly one of several succeeds. The checksum does not know of
+// the mark: who copies a record from memory and verifies it calls Unmark first.
+func Sweep(p unsafe.Pointer) bool {
+	for {
+		w1 := Load1(p)
+		if w1&Swept != 0 {
+			return false
+		}
+		if atomic.CompareAndSwapUint64((*uint64)(unsafe.Add(p, 8)), w1, w1|Swept) {
+			return true
+		}
+	}
+}
 
 // Unlock releases the latch taken on w1 and leaves everything as it was.
 func Unlock(p unsafe.Pointer, w1 uint64) { Store1(p, w1) }
