@@ -370,3 +370,36 @@ func TestPython(t *testing.T) {
 	require.NotContains(t, string(out), "FAIL")
 	require.Positive(t, strings.Count(string(out), "ok"))
 }
+
+// TestCold_OpenOrder: a write before an mdel that has to wait for the disk, in one burst with it, is
+// numbered behind it: a sync is answered before the write has taken effect, or never.
+func TestCold_OpenOrder(t *testing.T) {
+	f := startFaulty(t)
+	for _, session := range []bool{false, true} {
+		w := f.dial()
+		if session {
+			w.ask("hello", map[string]any{"protocol": ipc.ProtocolVersion})
+		}
+		undo := f.delay(ioring.Read, 20*time.Millisecond)
+		first := 100
+		if session {
+			first = 200
+		}
+		var all []byte
+		all = append(all, request(1, "del", coldKey(first))...)
+		all = append(all, request(2, "mdel", [][]byte{coldKey(first + 1), coldKey(first + 2)})...)
+		all = append(all, request(3, "sync")...)
+		all = append(all, request(4, "del", coldKey(first+3))...)
+		w.send(all)
+		order := map[uint32]int{}
+		for i := range 4 {
+			a := w.must()
+			require.Empty(t, a.code, a.reason)
+			order[a.id] = i
+		}
+		require.Greater(t, order[3], order[1], "the sync covers the delete")
+		require.Greater(t, order[3], order[2], "and the mdel")
+		undo()
+		require.NoError(t, w.conn.Close())
+	}
+}

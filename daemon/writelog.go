@@ -8,7 +8,7 @@ import "slices"
 type writeLog struct {
 	last  uint64      // number of the last write received
 	given uint64      // number of the last one that was given to the engine
-	wait  []openWrite // ascending; the first is not done
+	wait  []openWrite // by ascending numbers; the first is not done
 }
 
 // openWrite is a write that was begun and not done when the batch returned, or
@@ -24,9 +24,14 @@ func (w *writeLog) next() uint64 {
 	return w.last
 }
 
-// open notes that a write has to wait. Numbers come in ascending order.
+// open notes that a write has to wait. Numbers come in ascending order, but for
+// those of a batch that is run after an mput or mdel behind it has begun.
 func (w *writeLog) open(number uint64) {
-	w.wait = append(w.wait, openWrite{number: number})
+	i := len(w.wait)
+	for i > 0 && w.wait[i-1].number > number {
+		i--
+	}
+	w.wait = slices.Insert(w.wait, i, openWrite{number: number})
 }
 
 // close notes that a write that waited has taken effect, or was refused.
