@@ -393,8 +393,13 @@ func (f *flight) names() (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := ipc.Validate(r.Rest()); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
+	}
+	d := msgpack.NewDecoder(bytes.NewReader(r.Rest()))
+	d.UseLooseInterfaceDecoding(true) // one type of integer, whatever its size
 	var m map[string]any
-	if err := unmarshal(r.Rest(), &m); err != nil {
+	if err := d.Decode(&m); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
 	return m, nil
