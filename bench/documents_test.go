@@ -3,12 +3,15 @@ package bench_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -138,29 +141,69 @@ func documents(t *testing.T) []string {
 	return strings.Fields(string(out))
 }
 
-// checkout copies the repository's files, and builds the programs into bin.
+// checkout is a copy of the repository's files with the programs in bin, made once
+// for all tests.
 func checkout(t *testing.T) string {
-	dir := t.TempDir()
+	dir, err := checkedOut()
+	require.NoError(t, err)
+	return dir
+}
+
+var checkedOut = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "rskvdoc")
+	if err != nil {
+		return "", err
+	}
+	atEnd = append(atEnd, func() { _ = os.RemoveAll(dir) })
 	cmd := exec.Command("git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
 	cmd.Dir = ".."
 	out, err := cmd.Output()
-	require.NoError(t, err)
-	for name := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
-		from, to := filepath.Join("..", name), filepath.Join(dir, name)
-		info, err := os.Stat(from)
-		if err != nil {
-			continue // deleted, and not committed yet
-		}
-		text, err := os.ReadFile(from)
-		require.NoError(t, err)
-		require.NoError(t, os.MkdirAll(filepath.Dir(to), 0o755))
-		require.NoError(t, os.WriteFile(to, text, info.Mode()))
+	if err != nil {
+		return "", fmt.Errorf("list the files: %w", err)
 	}
-	cmd = exec.Command("go", "build", "-buildvcs=false", "-tags", "giouring", "-ldflags=-checklinkname=0", "-o", "bin/", "./daemon/rskvd", "./client/rskv", "./bench/rskv-bench")
-	cmd.Dir = dir
-	out, err = cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	return dir
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
+		if err := copyFile(filepath.Join("..", name), filepath.Join(dir, name)); err != nil {
+			return "", err
+		}
+	}
+	// They are built where everything else is, so that the compiler's cache has all but the links.
+	cmd = exec.Command("go", "build", "-buildvcs=false", "-tags", "giouring", "-ldflags=-checklinkname=0", "-o", filepath.Join(dir, "bin")+"/",
+		"./daemon/rskvd", "./client/rskv", "./bench/rskv-bench")
+	cmd.Dir = ".."
+	if out, err = cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the programs: %w\n%s", err, out)
+	}
+	return dir, nil
+})
+
+// copyFile copies a file, if it is there: one may be deleted, and not committed yet.
+func copyFile(from, to string) error {
+	info, err := os.Stat(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	text, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(to, text, info.Mode())
+}
+
+// atEnd is done when all tests have ended.
+var atEnd []func()
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	for _, f := range atEnd {
+		f()
+	}
+	os.Exit(code)
 }
 
 // shell is a place to try a document in.
@@ -192,7 +235,7 @@ func newShell(t *testing.T, dir string) *shell {
 			t.Log(log.String())
 		}
 	})
-	require.Eventually(t, func() bool { return s.run(t, "rskv ping") == nil }, 30*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return s.run(t, "rskv ping") == nil }, 3*time.Minute, 20*time.Millisecond)
 	return s
 }
 
