@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -42,27 +41,14 @@ type pipeTally struct {
 }
 
 func (t *tool) pipe(cmd *cobra.Command) error {
-	ctx, cancel := context.WithCancelCause(cmd.Context())
-	defer cancel(nil)
 	if err := t.call(cmd, func(context.Context, *client.Client) error { return nil }); err != nil {
 		return err // no daemon
 	}
-	begin := time.Now()
-	var sum pipeTally
-	var answered atomic.Int64
-	var bar *progress
+	ctx, cancel := context.WithCancelCause(cmd.Context())
+	defer cancel(nil)
+	p := &pipeline{t: t, begin: time.Now()}
 	if isTerminal(t.stderr) {
-		bar = startProgress(t.stderr, func(took time.Duration) string {
-			n := answered.Load()
-			return fmt.Sprintf("%s commands  %s/s", grouped(n), grouped(int64(float64(n)/max(took.Seconds(), 1e-9))))
-		})
-	}
-	named := 0
-	fail := func(p piped, err error) {
-		sum.Failed++
-		if named++; named <= namedMax {
-			bar.around(func() { fmt.Fprintf(t.stderr, "rskv: line %d: %v\n", p.line, err) })
-		}
+		p.bar = startProgress(t.stderr, p.line)
 	}
 	waiting := make(chan piped, pipeWindow)
 	go func() {
@@ -71,40 +57,69 @@ func (t *tool) pipe(cmd *cobra.Command) error {
 			cancel(err)
 		}
 	}()
-	for ctx.Err() == nil {
-		p, more := piped{}, false
-		select {
-		case p, more = <-waiting:
-		case <-ctx.Done():
-		}
-		if !more {
-			break
-		}
-		done, err := within(ctx, t, p.wait)
-		sum.Commands++
-		answered.Add(1)
-		switch {
-		case err != nil && !aboutLine(err):
-			cancel(err) // the connection, or the store as a whole: all others would say the same
-		case err != nil:
-			fail(p, err)
-		case !done:
-			sum.NotDone++
-		}
-	}
-	bar.end()
-	sum.Seconds = time.Since(begin).Seconds()
-	sum.PS = float64(sum.Commands) / max(sum.Seconds, 1e-9)
-	if err := t.printPiped(&sum); err != nil {
+	p.finish(ctx, waiting, cancel)
+	p.bar.end()
+	p.sum.Commands = p.answered.Load()
+	p.sum.Seconds = time.Since(p.begin).Seconds()
+	p.sum.PS = float64(p.sum.Commands) / max(p.sum.Seconds, 1e-9)
+	if err := t.printPiped(&p.sum); err != nil {
 		return err
 	}
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	if sum.Failed > 0 {
-		return fmt.Errorf("%s of the commands failed", grouped(sum.Failed))
+	if p.sum.Failed > 0 {
+		return fmt.Errorf("%s of the commands failed", grouped(p.sum.Failed))
 	}
 	return nil
+}
+
+// pipeline is one run of --pipe, from where its answers are taken.
+type pipeline struct {
+	t        *tool
+	begin    time.Time
+	bar      *progress
+	answered atomic.Int64 // commands; read by the progress line
+	sum      pipeTally
+}
+
+// line is the progress line.
+func (p *pipeline) line(took time.Duration) string {
+	n := p.answered.Load()
+	return fmt.Sprintf("%s commands  %s/s", grouped(n), grouped(int64(float64(n)/max(took.Seconds(), 1e-9))))
+}
+
+// finish takes the answers of what is waiting until its end, or until ctx ends,
+// which an error that all others would have too sees to.
+func (p *pipeline) finish(ctx context.Context, waiting <-chan piped, cancel context.CancelCauseFunc) {
+	for ctx.Err() == nil {
+		var one piped
+		more := false
+		select {
+		case one, more = <-waiting:
+		case <-ctx.Done():
+		}
+		if !more {
+			return
+		}
+		done, err := within(ctx, p.t, one.wait)
+		p.answered.Add(1)
+		switch {
+		case err != nil && !aboutLine(err):
+			cancel(err)
+		case err != nil:
+			p.fail(one.line, err)
+		case !done:
+			p.sum.NotDone++
+		}
+	}
+}
+
+// fail counts a line that failed, and names the first ones.
+func (p *pipeline) fail(line int, err error) {
+	if p.sum.Failed++; p.sum.Failed <= namedMax {
+		p.bar.around(func() { fmt.Fprintf(p.t.stderr, "rskv: line %d: %v\n", line, err) })
+	}
 }
 
 func (t *tool) printPiped(sum *pipeTally) error {
@@ -147,7 +162,7 @@ func (t *tool) sendLines(ctx context.Context, waiting chan<- piped) error {
 		}
 		p := piped{line: n}
 		if err == nil {
-			p.wait, err = t.startLine(ctx, args)
+			p.wait, err = startLine(ctx, t.conn, args)
 		}
 		if err != nil {
 			p.wait = func(context.Context) (bool, error) { return false, &itemError{"not understood", err} }
@@ -158,92 +173,6 @@ func (t *tool) sendLines(ctx context.Context, waiting chan<- piped) error {
 			return context.Cause(ctx)
 		}
 	}
-}
-
-// startLine sends one command and returns what waits for its answer.
-func (t *tool) startLine(ctx context.Context, args []string) (func(context.Context) (bool, error), error) {
-	c, name, args := t.conn, args[0], args[1:]
-	key := func() []byte { return []byte(args[0]) }
-	want := func(least, most int, usage string) error {
-		if len(args) < least || len(args) > most {
-			return fmt.Errorf("%s takes %s, %d given", name, usage, len(args))
-		}
-		return nil
-	}
-	switch name {
-	case "put":
-		opts, rest, err := lineOptions(args)
-		if args = rest; err == nil {
-			err = want(2, 2, "KEY VALUE [--if absent|present] [--ttl DURATION]")
-		}
-		if err != nil {
-			return nil, err
-		}
-		return c.PutAsync(ctx, key(), []byte(args[1]), opts...).Wait, nil
-	case "del":
-		if err := want(1, 1, "KEY"); err != nil {
-			return nil, err
-		}
-		return c.DeleteAsync(ctx, key()).Wait, nil
-	case "add":
-		if err := want(1, 2, "KEY [DELTA]"); err != nil {
-			return nil, err
-		}
-		delta := int64(1)
-		if len(args) == 2 {
-			var err error
-			if delta, err = strconv.ParseInt(args[1], 10, 64); err != nil {
-				return nil, fmt.Errorf("DELTA %q is not a 64-bit integer", args[1])
-			}
-		}
-		w := c.AddAsync(ctx, key(), delta)
-		return func(ctx context.Context) (bool, error) { _, err := w.Wait(ctx); return true, err }, nil
-	case "append":
-		if err := want(2, 2, "KEY BYTES"); err != nil {
-			return nil, err
-		}
-		w := c.AppendAsync(ctx, key(), []byte(args[1]))
-		return func(ctx context.Context) (bool, error) { _, err := w.Wait(ctx); return true, err }, nil
-	case "expire":
-		if err := want(2, 2, "KEY DURATION"); err != nil {
-			return nil, err
-		}
-		after, err := lifetime(args[1])
-		if err != nil {
-			return nil, err
-		}
-		return c.ExpireAsync(ctx, key(), after).Wait, nil
-	case "cas":
-		if err := want(3, 3, "KEY OLD NEW"); err != nil {
-			return nil, err
-		}
-		return c.CompareAndSwapAsync(ctx, key(), []byte(args[1]), []byte(args[2])).Wait, nil
-	case "sync":
-		if err := want(0, 0, "nothing"); err != nil {
-			return nil, err
-		}
-		return func(ctx context.Context) (bool, error) { _, err := c.Sync(ctx); return true, err }, nil
-	}
-	return nil, fmt.Errorf("%q is not put, del, add, append, cas, expire or sync", name)
-}
-
-// lineOptions takes --if and --ttl from the words of a put.
-func lineOptions(args []string) (opts []client.WriteOption, rest []string, err error) {
-	var condition, ttl string
-	for i := 0; i < len(args); i++ {
-		switch {
-		case args[i] == "--if" && i+1 < len(args):
-			i++
-			condition = args[i]
-		case args[i] == "--ttl" && i+1 < len(args):
-			i++
-			ttl = args[i]
-		default:
-			rest = append(rest, args[i])
-		}
-	}
-	opts, err = conditions(condition, ttl, false)
-	return opts, rest, err
 }
 
 // aboutLine reports whether an error concerns one line only.

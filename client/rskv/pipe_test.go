@@ -38,20 +38,23 @@ func TestPipe(t *testing.T) {
 	r = rskv(t, f.socket, strings.Join([]string{
 		`put 'a key' "x\n" `, "", "# nothing", "put k0 new --if absent", "put k0 new --if present", "add n 5", "add n", "add k1", "del k2", "del k2",
 		"append k3 +", "put k5 new --ttl 1h", "expire k6 2h", "expire none 2h", "expire k6 soon", `cas k4 v15004 "w"`, "cas k4 v15004 w", "frobnicate", "put one", "put a b --if never", `put "open`, "add n x", "sync x",
+		"put --ttl=1h k7 new", "put k8 -- --if", "put k8 --sync x --sync", "put k9 --never x", "put k9 x --if", "del k9 --ttl 1h", "add n 1 --ttl 1h --sync",
 	}, "\n"), "--pipe")
 	require.Equal(t, 2, r.code)
-	require.Contains(t, r.stdout, "21 commands")
-	require.Contains(t, r.stdout, "4 not done, 8 failed")
+	require.Contains(t, r.stdout, "28 commands")
+	require.Contains(t, r.stdout, "4 not done, 11 failed")
 	for line, text := range map[int]string{
 		8: "NotInteger", 15: `"soon" is no time to live`, 18: `"frobnicate" is not put, del,`, 19: "put takes KEY VALUE", 20: `--if is "never"`, 21: `a " has no end`, 22: `DELTA "x"`, 23: "sync takes nothing",
+		27: "unknown flag --never", 28: "--if has no value", 29: "del has no --ttl",
 	} {
 		require.Regexp(t, fmt.Sprintf(`(?m)^rskv: line %d: .*%s`, line, regexp.QuoteMeta(text)), r.stderr)
 	}
-	require.Contains(t, r.stderr, "rskv: 8 of the commands failed\n")
+	require.Contains(t, r.stderr, "rskv: 11 of the commands failed\n")
 	all = f.all()
 	require.Equal(t, []string{"x\n", "new", "v15003+", "w"}, []string{all["a key"], all["k0"], all["k3"], all["k4"]})
 	require.NotContains(t, all, "k2")
-	require.Equal(t, int64(6), int64(all["n"][0]))
+	require.Equal(t, "x", all["k8"])
+	require.Equal(t, int64(7), int64(all["n"][0]))
 
 	r = rskv(t, f.socket, "put a b\n", "--pipe", "--json")
 	var tally map[string]float64

@@ -80,6 +80,17 @@ func (t *tool) root() *cobra.Command {
 	flags.BoolVar(&t.json, "json", t.json, "print JSON; bytes that are not UTF-8 as ..._base64")
 	flags.DurationVar(&t.timeout, "timeout", t.timeout, "longest wait for one answer; 0 waits for ever")
 	v.add(root.Flags())
+	t.addCommands(root)
+	addExamples(root)
+	t.addCompletions(root)
+	if documentation != nil {
+		root.AddCommand(documentation(root))
+	}
+	return root
+}
+
+// addCommands adds all commands, under their headings.
+func (t *tool) addCommands(root *cobra.Command) {
 	addGroup(root, "Keys", t.withHex(t.getCommand(), t.putCommand(), t.delCommand(), t.existsCommand(), t.casCommand(),
 		t.addCommand(), t.appendCommand(), t.expireCommand(), t.ttlCommand(), t.mgetCommand(), t.mputCommand(), t.scanCommand(), t.watchCommand())...)
 	addGroup(root, "Keys", t.lenCommand(), t.syncCommand())
@@ -91,12 +102,6 @@ func (t *tool) root() *cobra.Command {
 	addGroup(root, "This program", t.versionCommand())
 	root.SetHelpCommandGroupID("This program")
 	root.SetCompletionCommandGroupID("This program")
-	addExamples(root)
-	t.addCompletions(root)
-	if documentation != nil {
-		root.AddCommand(documentation(root))
-	}
-	return root
 }
 
 // notACommand says so, and what may have been meant.
