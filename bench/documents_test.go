@@ -478,7 +478,7 @@ func TestInstall(t *testing.T) {
 	s := &shell{dir: checkout(t), env: append(os.Environ(), "GOFLAGS=-buildvcs=false")}
 	require.NoError(t, s.run(t, "make -s install DESTDIR="+dest+" PREFIX=/usr VERSION=0.0.1"))
 	for _, name := range []string{
-		"usr/bin/rskv", "usr/bin/rskvd", "usr/share/man/man1/rskv.1", "usr/share/man/man1/rskvd.1", "usr/share/bash-completion/completions/rskv",
+		"usr/bin/rskv", "usr/bin/rskvd", "usr/share/man/man1/rskv.1", "usr/share/man/man1/rskvd.1", "usr/share/man/man1/rskv-config-set.1", "usr/share/bash-completion/completions/rskv",
 		"usr/share/zsh/site-functions/_rskv", "usr/share/fish/vendor_completions.d/rskv.fish", "usr/lib/systemd/system/rskvd.service",
 		"usr/lib/systemd/system/rskvd.socket", "usr/lib/sysusers.d/rskv.conf", "usr/lib/tmpfiles.d/rskv.conf", "etc/rskv/rskvd.toml",
 	} {

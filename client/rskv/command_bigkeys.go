@@ -143,7 +143,7 @@ func (t *tool) printSizes(s *sizes) error {
 		fmt.Fprintf(&out, "\n%14s  values of less than\n", "keys")
 		for i, n := range s.classes {
 			if n > 0 {
-				fmt.Fprintf(&out, "%14s  %s bytes %s\n", grouped(n), grouped(int64(1)<<i), strings.Repeat("#", int(n*barWidth/s.keys)))
+				fmt.Fprintf(&out, "%14s  %-18s %s\n", grouped(n), grouped(int64(1)<<i)+" bytes", strings.Repeat("#", max(1, int(n*barWidth/s.keys))))
 			}
 		}
 	}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
@@ -20,8 +21,17 @@ func init() {
 					return err
 				}
 				root.DisableAutoGenTag = true
+				escapeMarkdown(root)
 				return doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "rskv", Manual: "rskv"}, args[0])
 			},
 		}
+	}
+}
+
+// escapeMarkdown keeps backslashes, of which Markdown takes one of two.
+func escapeMarkdown(cmd *cobra.Command) {
+	cmd.Long = strings.ReplaceAll(cmd.Long, `\`, `\\`)
+	for _, c := range cmd.Commands() {
+		escapeMarkdown(c)
 	}
 }

@@ -100,7 +100,7 @@ func TestBigkeys(t *testing.T) {
 	require.Regexp(t, `largest values\n +70,000  "big\\xff"\n +1,011  "img:11"\n +1,010  "img:10"\n +1,009  "img:9"\n`, r.stdout)
 	require.NotContains(t, r.stdout, `"img:2"`, "ten are listed")
 	require.Regexp(t, `beginning\n +\d+,\d+ +3,000  "user/"\n +70,004 +1  \(no / or :\)\n +12,\d+ +12  "img:"\n`, r.stdout)
-	require.Regexp(t, `\n +1  131,072 bytes \n$`, r.stdout)
+	require.Regexp(t, `\n +1  131,072 bytes +#\n$`, r.stdout)
 
 	r = rskv(t, s.Socket(), "", "--bigkeys", "--json")
 	var got struct {
