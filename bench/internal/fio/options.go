@@ -31,6 +31,8 @@ func init() {
 		"io_size":             size(func(j *Job, n int64) { j.IOSize = n }),
 		"loops":               number(1, 1<<20, func(j *Job, n int) { j.Loops = n }),
 		"runtime":             duration(func(j *Job, d time.Duration) { j.Runtime = d }),
+		"timeout":             duration(func(j *Job, d time.Duration) { j.Runtime = d }), // what it was called before
+		"name":                setName,
 		"ramp_time":           duration(func(j *Job, d time.Duration) { j.Ramp = d }),
 		"time_based":          truth(func(j *Job, _ *once, b bool) { j.TimeBased = b }),
 		"direct":              truth(func(j *Job, _ *once, b bool) { j.Direct = b }),
@@ -152,6 +154,12 @@ func ParseEngine(name string) (Engine, error) {
 func setEngine(j *Job, _ *once, v string) (err error) {
 	j.Engine, err = ParseEngine(v)
 	return err
+}
+
+// setName names a job other than its section. In [global] it names nothing, as with fio.
+func setName(j *Job, _ *once, v string) error {
+	j.Name = v
+	return nil
 }
 
 func setRW(j *Job, _ *once, v string) error {

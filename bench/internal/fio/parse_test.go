@@ -98,16 +98,25 @@ time_based=1
 rate_iops=100,50
 random_distribution=zipf:1.2
 fdatasync=7
+[global]
+name=of nothing
 [log]
 new_group
 rw=write
 ioengine=libaio
+[section]
+name=named
+timeout=7 ; an older name of runtime
 `)
 	require.NoError(t, err)
 	jobs, err := f.Jobs("")
 	require.NoError(t, err)
-	require.Len(t, jobs, 4)
-	r, m, l := jobs[0], jobs[2], jobs[3]
+	require.Len(t, jobs, 5)
+	r, m, l, n := jobs[0], jobs[2], jobs[3], jobs[4]
+	require.Equal(t, "log", l.Name)
+	require.Equal(t, "named", n.Name)
+	require.Equal(t, "named.0.0", n.File)
+	require.Equal(t, 7*time.Second, n.Runtime)
 	require.Equal(t, []string{"reader.0.0", "reader.1.0", "mixed.0.0", "log.0.0"}, []string{r.File, jobs[1].File, m.File, l.File})
 	require.Equal(t, Range{8192, 8192}, r.Block[reading])
 	require.Equal(t, int64(3<<20), r.Size)
@@ -173,6 +182,29 @@ func TestExamples(t *testing.T) {
 		out, err := exec.Command(program, "--parse-only", job).CombinedOutput()
 		require.NoError(t, err, "%s: %s", path, out)
 	}
+}
+
+// fio's own examples are what people try first: each must be a job, or an error that
+// says what is not understood.
+func TestTheirExamples(t *testing.T) {
+	files, err := filepath.Glob("/usr/share/doc/fio/examples/*")
+	require.NoError(t, err)
+	if len(files) == 0 {
+		t.Skip("fio's examples are not installed")
+	}
+	taken := 0
+	for _, path := range files {
+		f, err := ReadFile(path)
+		if err == nil {
+			_, err = f.Jobs("")
+		}
+		if err == nil {
+			taken++
+			continue
+		}
+		require.Contains(t, err.Error(), filepath.Base(path)+":", "%s", path)
+	}
+	require.Greater(t, taken, 5)
 }
 
 // What people write by hand must never crash the parser, and what it takes must
