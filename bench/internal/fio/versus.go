@@ -13,6 +13,7 @@ import (
 	"text/tabwriter"
 
 	"rskv/bench/internal/measure"
+	"rskv/bench/internal/peer"
 )
 
 // Rewrite gives the job file as fio is to run it: on another engine, in another
@@ -78,7 +79,7 @@ func (t *Theirs) Run(ctx context.Context, f *File) (*Output, error) {
 	if err := os.WriteFile(path, []byte(f.Rewrite(t.engine, t.dir)), 0o644); err != nil {
 		return nil, fmt.Errorf("write job file for fio: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, t.program, "--output-format=json", path)
+	cmd := peer.Command(ctx, t.program, "--output-format=json", path)
 	cmd.Dir = t.dir
 	var said bytes.Buffer
 	cmd.Stderr = &said

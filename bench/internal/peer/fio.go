@@ -34,7 +34,7 @@ func (j FioJob) Run(ctx context.Context) (measure.Sample, error) {
 	}
 	var failed error
 	for _, engine := range fioEngines {
-		out, err := exec.CommandContext(ctx, program, j.args(engine)...).Output()
+		out, err := Command(ctx, program, j.args(engine)...).Output()
 		if err == nil {
 			return parseFio(out)
 		}

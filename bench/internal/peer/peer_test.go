@@ -3,8 +3,12 @@ package peer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -46,6 +50,62 @@ func TestStart_ContextEnds(t *testing.T) {
 	defer cancel()
 	_, err := start(ctx, "p", filepath.Join(t.TempDir(), "sock"), program)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
+// A run that is killed must not leave its servers behind: TestMain is such a run
+// when it is told so.
+func TestStart_ParentIsKilled(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux ends children with their parent")
+	}
+	self, err := os.Executable()
+	require.NoError(t, err)
+	for _, how := range []string{"server", "command"} {
+		parent := exec.Command(self)
+		parent.Env = append(os.Environ(), parentOf+"="+how)
+		out, err := parent.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, parent.Start())
+		child := 0
+		_, err = fmt.Fscan(out, &child)
+		require.NoError(t, err)
+		require.NoError(t, syscall.Kill(child, 0))
+		require.NoError(t, parent.Process.Kill())
+		require.Error(t, parent.Wait())
+		require.Eventually(t, func() bool { return !runs(child) }, 20*time.Second, 10*time.Millisecond, how)
+	}
+}
+
+// parentOf is the variable that makes this program the parent of something.
+const parentOf = "RSKV_PEER_TEST_PARENT"
+
+func TestMain(m *testing.M) {
+	how := os.Getenv(parentOf)
+	if how == "" {
+		os.Exit(m.Run())
+	}
+	ctx := context.Background()
+	cmd := Command(ctx, "sleep", "120")
+	start := cmd.Start
+	if how == "server" {
+		start = func() error { return runChild(cmd, func(error) {}) }
+	}
+	if err := start(); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println(cmd.Process.Pid)
+	for i := range 100 { // goroutines come and go, and threads with them
+		go time.Sleep(time.Duration(i) * time.Millisecond)
+	}
+	time.Sleep(time.Minute)
+}
+
+// runs reports whether a process is there and not only waits to be buried.
+func runs(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, state, _ := strings.Cut(string(b), ") ")
+	return err == nil && !strings.HasPrefix(state, "Z")
 }
 
 // What is missing is said in one sentence, so that the row can say it.

@@ -3,6 +3,7 @@
 // or on a file, and gone when the run ends.
 //
 //	process.go  a server: started, ready when its socket answers, stopped by pid
+//	child.go    a process that does not outlive this one
 //	redis.go    redis-server, and redis-benchmark's own figures; memcached
 //	rskvd.go    the daemon
 //	fio.go      one job of fio, its JSON read
@@ -48,13 +49,12 @@ func start(ctx context.Context, name, socket, program string, args ...string) (*
 	s := &Server{Name: name, Socket: socket, Dir: filepath.Dir(socket), gone: make(chan struct{})}
 	s.cmd = exec.Command(program, args...)
 	s.cmd.Stdout, s.cmd.Stderr = &s.out, &s.out
-	if err := s.cmd.Start(); err != nil {
+	if err := runChild(s.cmd, func(err error) {
+		s.err = err
+		close(s.gone)
+	}); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	go func() {
-		s.err = s.cmd.Wait()
-		close(s.gone)
-	}()
 	if err := s.waitReady(ctx); err != nil {
 		return nil, errors.Join(err, s.Stop())
 	}

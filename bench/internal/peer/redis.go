@@ -5,7 +5,6 @@ import (
 	"encoding/csv"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -44,7 +43,7 @@ func Redis(ctx context.Context, dir string, fsync Fsync) (*Server, error) {
 
 // RedisVersion is what redis-server says of itself, "" if it is not there.
 func RedisVersion(ctx context.Context) string {
-	out, err := exec.CommandContext(ctx, "redis-server", "--version").Output()
+	out, err := Command(ctx, "redis-server", "--version").Output()
 	if err != nil {
 		return ""
 	}
@@ -63,7 +62,7 @@ func RedisBenchmark(ctx context.Context, s *Server, requests, keys uint64, conne
 	if err != nil {
 		return 0, 0, err
 	}
-	out, err := exec.CommandContext(ctx, program, "-s", s.Socket, "-t", "set,get", "--csv",
+	out, err := Command(ctx, program, "-s", s.Socket, "-t", "set,get", "--csv",
 		"-n", fmt.Sprint(requests), "-r", fmt.Sprint(keys), "-c", fmt.Sprint(connections),
 		"-P", fmt.Sprint(window), "-d", fmt.Sprint(valueSize)).Output()
 	if err != nil {
