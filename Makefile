@@ -113,13 +113,18 @@ docs: ## bring the tables of daemon/OPERATIONS.md up to date, write the API refe
 demo: build ## import a data set larger than the memory, compare, restart, compare again
 	@GO="$(GO)" .ci/demo
 
-bench: build ## every figure, beside every peer, and the page bin/bench.html; under 30 minutes
+# Reports of one run of make bench, in the order they are made.
+REPORTS := $(patsubst %,bin/bench-%.json,quick run ycsb peers)
+
+bench: build ## every figure, beside every peer, the page bin/bench.html and the tables in bench; under 30 minutes
 	cd bench/peers && CGO_ENABLED=0 $(GO) build -trimpath $(RING) -o ../../bin/rskv-peers .
 	bin/rskv-bench quick --json bin/bench-quick.json
 	bin/rskv-bench run all --json bin/bench-run.json $(BENCHFLAGS)
 	bin/rskv-bench ycsb --json bin/bench-ycsb.json
 	bin/rskv-peers --json bin/bench-peers.json
-	bin/rskv-bench report -o bin/bench.html bin/bench-quick.json bin/bench-run.json bin/bench-ycsb.json bin/bench-peers.json
+	bin/rskv-bench report -o bin/bench.html $(REPORTS)
+	bin/rskv-bench report --into bench/README.md $(REPORTS)
+	bin/rskv-bench report --into bench/FIGURES.md --groups $(REPORTS)
 
 soak: build ## update and delete for SOAK (2m) and watch disk, memory and index stay in their budgets; plots in SOAKPLOTS
 	bin/rskv-bench soak --time $(SOAK) --plots $(SOAKPLOTS) $(BENCHFLAGS)

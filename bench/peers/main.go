@@ -23,20 +23,19 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"rskv/bench/internal/kv"
 	"rskv/bench/internal/live"
 	"rskv/bench/internal/load"
 	"rskv/bench/internal/measure"
+	"rskv/bench/internal/peer"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := peer.UntilSignal()
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	if errors.Is(err, flag.ErrHelp) {
@@ -106,8 +105,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		if len(names) > 0 && !slices.Contains(names, g.name) {
 			continue
 		}
-		if err := g.run(s, ctx); err != nil {
-			return fmt.Errorf("%s: %w", g.name, err)
+		if err := s.report.Part(g.name, s.line.Say, func() error { return g.run(s, ctx) }); err != nil {
+			return err
 		}
 	}
 	s.line.Done()

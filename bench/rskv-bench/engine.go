@@ -81,7 +81,7 @@ func (q *quick) engine(ctx context.Context) (err error) {
 		contenders[i].Row.Finish(nil)
 	}
 	first, last := contenders[0].Row, contenders[len(contenders)-1].Row
-	first.Note("%s", quiet.bytesPerKey())
+	q.report.Rows = append(q.report.Rows, quiet.memoryRow(first))
 	first.Note("loaded by 2 threads in batches of 32 at %.3g M/s", quiet.loaded)
 	after := every.store.Stats()
 	if n := after.Writes - before.Writes; n > 0 {
@@ -165,14 +165,16 @@ func (s *small) preload() error {
 	return errors.Join(errs...)
 }
 
-// bytesPerKey says what a key costs in memory.
-func (s *small) bytesPerKey() string {
+// memoryRow is what a key costs in memory, as a row beside another.
+func (s *small) memoryRow(like *measure.Row) *measure.Row {
 	st := s.store.Stats()
 	keys := float64(s.keys)
 	index := float64((st.IndexBuckets + st.IndexOverflow) * 64)
 	log := float64(st.LogTail - st.LogBegin)
-	return fmt.Sprintf("%.1f bytes of memory a key: index %.1f (%.1f of it overflow in use), log %.1f",
-		(index+log)/keys, index/keys, float64(st.IndexOverflow*64)/keys, log/keys)
+	row := &measure.Row{Group: like.Group, Name: "memory a key", Setting: like.Setting, Commit: like.Commit, Unit: "B", Scale: 1, Rates: []float64{(index + log) / keys}}
+	row.Finish(nil)
+	row.Note("index %.1f B (%.1f of it overflow in use), log %.1f B", index/keys, float64(st.IndexOverflow*64)/keys, log/keys)
+	return row
 }
 
 // smallLoad is what a row does.
@@ -247,17 +249,30 @@ func newSmallWorker(s *small, l smallLoad, source draw.Source) *smallWorker {
 }
 
 func (w *smallWorker) loop(stop *atomic.Bool) {
+	if len(w.numbers) == 1 && !w.write {
+		w.singles(stop)
+		return
+	}
 	for w.err == nil && !stop.Load() {
 		for done := 0; done < burst && w.err == nil; done += len(w.numbers) {
 			w.source.Fill(w.numbers)
-			switch {
-			case w.write:
+			if w.write {
 				w.put(len(w.numbers))
-			case len(w.numbers) == 1:
-				w.one()
-			default:
+			} else {
 				w.get()
 			}
+		}
+	}
+}
+
+// singles reads one key at a time. Keys are drawn many at a time: between two gets
+// there is to be as little as in a program that has its keys.
+func (w *smallWorker) singles(stop *atomic.Bool) {
+	var drawn [burst / 16]uint64
+	for w.err == nil && !stop.Load() {
+		w.source.Fill(drawn[:])
+		for _, k := range drawn {
+			w.one(k)
 		}
 	}
 }
@@ -288,8 +303,7 @@ func (w *smallWorker) check(op *engine.Op, k uint64) {
 }
 
 // one reads a single key the way most callers do.
-func (w *smallWorker) one() {
-	k := w.numbers[0]
+func (w *smallWorker) one(k uint64) {
 	binary.LittleEndian.PutUint64(w.keys, k)
 	v, err := w.session.Get(w.keys, w.values[:0])
 	switch {

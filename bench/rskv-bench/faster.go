@@ -80,7 +80,7 @@ func (r *runner) fasterSize(ctx context.Context, keys uint64, memory int64) (err
 	for _, c := range contenders {
 		c.Row.Finish(nil)
 	}
-	contenders[0].Row.Note("%s", s.bytesPerKey())
+	r.report.Rows = append(r.report.Rows, s.memoryRow(contenders[0].Row))
 	contenders[0].Row.Note("loaded by 2 threads in batches of 32 at %.3g M/s", s.loaded)
 	return nil
 }

@@ -157,8 +157,8 @@ func (f *quickFlags) run(cmd *cobra.Command) (err error) {
 		if len(f.only) > 0 && !slices.Contains(f.only, g.name) {
 			continue
 		}
-		if err := g.run(q, cmd.Context()); err != nil {
-			return fmt.Errorf("%s: %w", g.name, err)
+		if err := q.report.Part(g.name, q.line.Say, func() error { return g.run(q, cmd.Context()) }); err != nil {
+			return err
 		}
 	}
 	q.line.Done()

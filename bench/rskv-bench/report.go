@@ -7,11 +7,14 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"rskv/bench/internal/fio"
+	"rskv/bench/internal/goal"
 	"rskv/bench/internal/measure"
 	"rskv/bench/internal/page"
 )
@@ -21,11 +24,16 @@ const trendFile = "bench/trend.jsonl"
 
 func reportCommand() *cobra.Command {
 	var output, trend string
+	var markdown, groups bool
+	var into string
 	c := &cobra.Command{
 		Use:   "report A.json...",
-		Short: "make reports into one HTML page with plots",
+		Short: "make reports into one HTML page with plots, or into tables in Markdown",
 		Long: "Make what --json wrote, or a run of a job file in fio's JSON, into one HTML page\n" +
-			"that needs nothing else. If there is a trend file its lines are drawn too.",
+			"that needs nothing else. If there is a trend file its lines are drawn too. With\n" +
+			"--markdown, hold the rows against the goals of bench/README.md instead, and print\n" +
+			"the table that stands there; with --groups, all rows too; with --into, put them\n" +
+			"where the file has the lines\n\n" + "  " + figuresBegin + "\n  " + figuresEnd,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return fmt.Errorf("%w: report takes at least one file", errUsage)
@@ -40,6 +48,12 @@ func reportCommand() *cobra.Command {
 					return err
 				}
 				reports = append(reports, r)
+			}
+			if into != "" {
+				return putFigures(into, reports, groups)
+			}
+			if markdown || groups {
+				return writeMarkdown(cmd.OutOrStdout(), reports, groups)
 			}
 			entries, err := measure.ReadTrend(trend)
 			if err != nil {
@@ -58,7 +72,71 @@ func reportCommand() *cobra.Command {
 	}
 	c.Flags().StringVarP(&output, "output", "o", "report.html", "the page; - for stdout")
 	c.Flags().StringVar(&trend, "trend", trendFile, "the trend file")
+	c.Flags().BoolVar(&markdown, "markdown", false, "print the table of goals, as Markdown, to stdout")
+	c.Flags().BoolVar(&groups, "groups", false, "print all rows besides, group by group")
+	c.Flags().StringVar(&into, "into", "", "put the table into this file instead, in place of the one that is there")
 	return c
+}
+
+// Between these lines of a file stand the figures of the last run.
+const (
+	figuresBegin = "<!-- figures: written by make bench -->"
+	figuresEnd   = "<!-- end of the figures -->"
+)
+
+// putFigures replaces the figures that stand in a file.
+func putFigures(path string, reports []*measure.Report, groups bool) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("put figures: %w", err)
+	}
+	before, rest, ok := bytes.Cut(b, []byte(figuresBegin+"\n"))
+	_, after, found := bytes.Cut(rest, []byte(figuresEnd+"\n"))
+	if !ok || !found {
+		return fmt.Errorf("put figures: %s has no line %q, or none %q after it", path, figuresBegin, figuresEnd)
+	}
+	return writeFile(path, func(w io.Writer) error {
+		out := bytes.NewBuffer(slices.Clone(before))
+		fmt.Fprintf(out, "%s\n\n", figuresBegin)
+		_ = writeMarkdown(out, reports, groups) // into a buffer
+		fmt.Fprintf(out, "\n%s\n%s", figuresEnd, after)
+		_, err := out.WriteTo(w)
+		return err
+	})
+}
+
+// writeMarkdown prints where the reports come from, how they stand to the goals, and
+// if asked every row.
+func writeMarkdown(w io.Writer, reports []*measure.Report, groups bool) error {
+	var out bytes.Buffer
+	for _, r := range reports {
+		m := &r.Machine
+		fmt.Fprintf(&out, " - `%s`: %s, %s, %d cores, %s, %s, %s, commit %.12s, load %s; median of %d [least-most]%s\n",
+			r.CommandLine(), r.Date.Format(time.DateOnly), m.Processor, m.Cores, m.Memory, m.System, m.Go, r.Commit, m.Load, r.Rounds, tookWords(r))
+	}
+	out.WriteString("\n")
+	// Writing into a buffer cannot fail.
+	_ = goal.Markdown(&out, goal.Stand(reports))
+	if groups {
+		for _, r := range reports {
+			r.Markdown(&out)
+		}
+	}
+	_, err := out.WriteTo(w)
+	return err
+}
+
+// tookWords says how long the parts of a run took.
+func tookWords(r *measure.Report) string {
+	text, sum := "", 0.0
+	for _, t := range r.Took {
+		text += fmt.Sprintf(", %s %.0f s", t.Part, t.Seconds)
+		sum += t.Seconds
+	}
+	if text == "" {
+		return ""
+	}
+	return fmt.Sprintf("; took %.1f min%s", sum/60, text)
 }
 
 // readReport reads a report, or makes one of a run in fio's JSON.

@@ -34,10 +34,13 @@ var categories = []category{
 	{"threads", "1 to 32 threads, with the efficiency of scaling", (*runner).threads},
 	{"concurrency", "1 to 1000 goroutines, in process and on one connection", (*runner).concurrency},
 	{"batch", "1 to 1000 operations handed over together", (*runner).batch},
+	{"scan", "walks over all keys, with values, without, by prefix", (*runner).scan},
 	{"faster", "the setting of C++ FASTER's benchmark: 10 and 50 M keys of 8 + 8 B (5 GiB of memory)", (*runner).faster},
 	{"durability", "checkpoints and commits under load, recovery, checksums (6.5 GiB of memory)", (*runner).durability},
 	{"metrics", "what counting costs: the daemon beside bin/rskvd-nometrics (make bench-metrics)", (*runner).metrics},
 	{"space", "compaction under load at half of the log live, an index that grows tenfold", (*runner).space},
+	{"latency", "times of single operations at half of the load, beside flush, commits, checkpoints, compaction and growth", (*runner).latency},
+	{"overhead", "garbage collection with 16 GiB configured; memory and wake-ups of an idle daemon", (*runner).overhead},
 }
 
 // keysMin is the least number of keys with which the groups that take it say
@@ -129,8 +132,8 @@ func (f *runFlags) run(cmd *cobra.Command, list []category) (err error) {
 	defer s.close(&err)
 	r := &runner{suite: s, round: f.time, keys: f.keys, small: f.smoke}
 	for _, c := range list {
-		if err := c.run(r, cmd.Context()); err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
+		if err := r.report.Part(c.name, r.line.Say, func() error { return c.run(r, cmd.Context()) }); err != nil {
+			return err
 		}
 	}
 	return s.write(cmd, f.json)

@@ -111,7 +111,15 @@ func (f *ycsbFlags) run(cmd *cobra.Command, names []string) (err error) {
 		return err
 	}
 	defer s.close(&err)
-	stores, err := f.open(cmd.Context(), s, workloads[0])
+	if err := s.report.Part("ycsb", s.line.Say, func() error { return f.all(cmd.Context(), s, workloads) }); err != nil {
+		return err
+	}
+	return s.write(cmd, f.json)
+}
+
+// all runs workloads one after the other.
+func (f *ycsbFlags) all(ctx context.Context, s *suite, workloads []*ycsb.Workload) (err error) {
+	stores, err := f.open(ctx, s, workloads[0])
 	defer func() {
 		for _, t := range stores {
 			err = errors.Join(err, t.store.Close())
@@ -122,11 +130,11 @@ func (f *ycsbFlags) run(cmd *cobra.Command, names []string) (err error) {
 	}
 	s.line.Steps(f.rounds * len(workloads) * len(stores))
 	for _, w := range workloads {
-		if err := f.workload(cmd.Context(), s, w, stores); err != nil {
+		if err := f.workload(ctx, s, w, stores); err != nil {
 			return err
 		}
 	}
-	return s.write(cmd, f.json)
+	return nil
 }
 
 // loaded is a store with its records.

@@ -53,6 +53,9 @@ func OpenSocket(ctx context.Context, o SocketOptions) (*Socket, error) {
 	return s, nil
 }
 
+// Client is the one that all workers share; nil if each has its own.
+func (s *Socket) Client() *client.Client { return s.shared }
+
 // Worker implements Store.
 func (s *Socket) Worker() (Worker, error) {
 	if s.shared != nil {

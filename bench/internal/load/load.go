@@ -61,15 +61,15 @@ type Live struct{ Ops, Nanos atomic.Uint64 }
 // AppendKey appends key n, eight bytes.
 func AppendKey(dst []byte, n uint64) []byte { return binary.LittleEndian.AppendUint64(dst, n) }
 
-// stamp marks a value as that of key n; what does not fit is left out.
-func stamp(value []byte, n uint64) {
+// Stamp marks a value as that of key n; what does not fit is left out.
+func Stamp(value []byte, n uint64) {
 	var word [8]byte
 	binary.LittleEndian.PutUint64(word[:], n)
 	copy(value, word[:])
 }
 
-// stamped reports whether a value is that of key n.
-func stamped(value []byte, n uint64) bool {
+// Stamped reports whether a value is that of key n.
+func Stamped(value []byte, n uint64) bool {
 	var word [8]byte
 	binary.LittleEndian.PutUint64(word[:], n)
 	short := min(len(value), len(word))
@@ -269,7 +269,7 @@ func (w *worker) one(n uint64) {
 			w.check(n, v)
 		}
 	} else {
-		stamp(w.values[0], n)
+		Stamp(w.values[0], n)
 		w.err = w.worker.Put(key, w.values[0])
 	}
 	w.ops++
@@ -280,7 +280,7 @@ func (w *worker) one(n uint64) {
 
 // check looks whether a value is that of key n.
 func (w *worker) check(n uint64, v []byte) {
-	if len(v) != w.load.ValueSize || !stamped(v, n) {
+	if len(v) != w.load.ValueSize || !Stamped(v, n) {
 		w.err = fmt.Errorf("%w: key %d has %d bytes: %.16x", measure.ErrWrong, n, len(v), v)
 		return
 	}
@@ -343,7 +343,7 @@ func (w *worker) getAll(numbers []uint64) {
 func (w *worker) putAll(numbers []uint64) {
 	for i, n := range numbers {
 		w.keys[i] = AppendKey(w.keys[i][:0], n)
-		stamp(w.values[i], n)
+		Stamp(w.values[i], n)
 	}
 	if w.batcher != nil {
 		w.err = w.batcher.PutAll(w.keys[:len(numbers)], w.values[:len(numbers)])

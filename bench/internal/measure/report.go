@@ -24,6 +24,25 @@ type Report struct {
 	Commit  string    `json:"commit,omitempty"` // of the source, where the build knows it
 	Rounds  int       `json:"rounds"`
 	Rows    []*Row    `json:"rows"`
+	Took    []Took    `json:"took,omitempty"` // in the order they ran
+}
+
+// Took is how long a part of a run took, loading included.
+type Took struct {
+	Part    string  `json:"part"`
+	Seconds float64 `json:"seconds"`
+}
+
+// Part does a part of the run, and says how long it took.
+func (r *Report) Part(name string, say func(format string, args ...any), do func() error) error {
+	begin := time.Now()
+	if err := do(); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	t := Took{name, time.Since(begin).Seconds()}
+	r.Took = append(r.Took, t)
+	say("%s took %.0f s", t.Part, t.Seconds)
+	return nil
 }
 
 // Machine is where it ran.
@@ -160,31 +179,43 @@ func writeGroup(out *bytes.Buffer, rows []*Row) {
 	if slices.ContainsFunc(rows, func(r *Row) bool { return r.Efficiency != nil }) {
 		scaling = "\tefficiency"
 	}
-	fmt.Fprintln(tw, "  what\tmedian\tspread\tunit\thit\tcold\tcommit\tp50/p99 us\tCPU/op\tratio\ttarget\tto"+scaling)
+	fmt.Fprintln(tw, "  what\tmedian\tspread\tunit\thit\tcold\tcommit\tp50/99/99.9/99.99 us\tCPU/op\tratio\ttarget\tto"+scaling)
 	for _, r := range rows {
 		fmt.Fprintf(tw, "  %s\t%s\t%s\n", r.Name, strings.Join(r.cells(), "\t"), percent(r.Efficiency))
 	}
 	// Writing into a buffer cannot fail.
 	_ = tw.Flush()
+	for _, line := range sayings(rows) {
+		fmt.Fprintf(out, "  - %s\n", line)
+	}
+}
+
+// sayings are what is to be said of a group's rows besides their figures.
+func sayings(rows []*Row) (list []string) {
 	said := ""
+	say := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
 	for _, r := range rows {
 		if r.Setting != said {
 			said = r.Setting
-			fmt.Fprintf(out, "  - %s: %s\n", r.Name, r.Setting)
+			say("%s: %s", r.Name, r.Setting)
 		}
 		for _, n := range r.Notes {
-			fmt.Fprintf(out, "  - %s: %s\n", r.Name, n)
+			say("%s: %s", r.Name, n)
+		}
+		if t := r.Control; t != nil {
+			say("%s: %s", r.Name, t)
 		}
 		for _, p := range r.Peers {
-			fmt.Fprintf(out, "  - %s: %.2f [%.2f-%.2f] times %s%s\n", r.Name, p.Ratio.Median, p.Ratio.Min, p.Ratio.Max, p.Name, p.verdict())
+			say("%s: %.2f [%.2f-%.2f] times %s%s", r.Name, p.Ratio.Median, p.Ratio.Min, p.Ratio.Max, p.Name, p.verdict())
 		}
 		if r.Missing != "" {
-			fmt.Fprintf(out, "  - %s: not measured: %s\n", r.Name, r.Missing)
+			say("%s: not measured: %s", r.Name, r.Missing)
 		}
 		if r.Failed != "" {
-			fmt.Fprintf(out, "  - %s: FAILED: %s\n", r.Name, r.Failed)
+			say("%s: FAILED: %s", r.Name, r.Failed)
 		}
 	}
+	return list
 }
 
 // verdict says what became of the target.
@@ -204,11 +235,11 @@ func (r *Row) cells() []string {
 		return []string{"-", "", r.Unit, "", "", r.Commit, "", "", "", "", ""}
 	}
 	c := []string{
-		number(r.Rate.Median), fmt.Sprintf("[%s-%s]", number(r.Rate.Min), number(r.Rate.Max)), r.Unit,
+		Number(r.Rate.Median), fmt.Sprintf("[%s-%s]", Number(r.Rate.Min), Number(r.Rate.Max)), r.Unit,
 		percent(r.Hit), percent(r.Cold), r.Commit, "", "", "", "", r.Against,
 	}
 	if r.P50 != nil && r.P99 != nil {
-		c[6] = number(*r.P50) + "/" + number(*r.P99)
+		c[6] = r.percentiles()
 	}
 	if r.CPU != nil {
 		c[7] = duration(*r.CPU)
@@ -226,6 +257,22 @@ func (r *Row) cells() []string {
 	return c
 }
 
+func (t *Tail) String() string {
+	return fmt.Sprintf("the control beside it: p50 %s us, p99 %s us, p99.9 %s us, p99.99 %s us, longest %s us",
+		Number(t.P50), Number(t.P99), Number(t.P999), Number(t.P9999), Number(t.Max))
+}
+
+// percentiles prints the latencies of a row.
+func (r *Row) percentiles() string {
+	text := Number(*r.P50) + "/" + Number(*r.P99)
+	for _, p := range []*float64{r.P999, r.P9999} {
+		if p != nil {
+			text += "/" + Number(*p)
+		}
+	}
+	return text
+}
+
 // percent prints a share, nothing if it is not known.
 func percent(share *float64) string {
 	if share == nil {
@@ -234,8 +281,8 @@ func percent(share *float64) string {
 	return fmt.Sprintf("%.4g%%", *share*100)
 }
 
-// number prints three significant digits without an exponent.
-func number(x float64) string {
+// Number prints three significant digits without an exponent.
+func Number(x float64) string {
 	switch {
 	case x >= 100:
 		return fmt.Sprintf("%.0f", x)
@@ -248,7 +295,39 @@ func number(x float64) string {
 // duration prints nanoseconds.
 func duration(ns float64) string {
 	if ns >= 1000 {
-		return number(ns/1000) + " us"
+		return Number(ns/1000) + " us"
 	}
-	return number(ns) + " ns"
+	return Number(ns) + " ns"
+}
+
+// CommandLine is the command as it was given, its program without a directory.
+func (r *Report) CommandLine() string {
+	if len(r.Command) == 0 {
+		return ""
+	}
+	return strings.Join(append([]string{filepath.Base(r.Command[0])}, r.Command[1:]...), " ")
+}
+
+// Markdown writes every group as a table, and what is to be said of its rows.
+func (r *Report) Markdown(out *bytes.Buffer) {
+	for i, row := range r.Rows {
+		if i == 0 || r.Rows[i-1].Group != row.Group {
+			fmt.Fprintf(out, "\n### %s\n\n", row.Group)
+			out.WriteString("| | median | least-most | unit | hit | cold | commit | p50/99/99.9/99.99 us | CPU/op | ratio | target | to |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n")
+		}
+		fmt.Fprintf(out, "| %s | %s |\n", row.Name, strings.Join(row.cells(), " | "))
+		if i+1 == len(r.Rows) || r.Rows[i+1].Group != row.Group {
+			first := i
+			for first > 0 && r.Rows[first-1].Group == row.Group {
+				first--
+			}
+			said := sayings(r.Rows[first : i+1])
+			if len(said) > 0 {
+				out.WriteString("\n")
+			}
+			for _, line := range said {
+				fmt.Fprintf(out, "- %s\n", line)
+			}
+		}
+	}
 }

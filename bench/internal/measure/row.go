@@ -44,6 +44,8 @@ type Row struct {
 	P50        *float64  `json:"p50_us,omitempty"`    // of one operation
 	P99        *float64  `json:"p99_us,omitempty"`
 	P999       *float64  `json:"p999_us,omitempty"`
+	P9999      *float64  `json:"p9999_us,omitempty"`   // from a hundred thousand operations on
+	Control    *Tail     `json:"control,omitempty"`    // what one who did nothing saw meanwhile
 	Curve      []Point   `json:"curve,omitempty"`      // latency by percentile
 	Over       []float64 `json:"over,omitempty"`       // the rate in the last round, one figure for each Tick, in Unit
 	Efficiency *float64  `json:"efficiency,omitempty"` // of scaling: 1 is as many times the row with one thread as there are threads or processors
@@ -69,6 +71,15 @@ type Row struct {
 
 // Tick is the time between two figures of Row.Over.
 const Tick = 100 * time.Millisecond
+
+// Tail is the tail of a distribution of times, in microseconds.
+type Tail struct {
+	P50   float64 `json:"p50_us"`
+	P99   float64 `json:"p99_us"`
+	P999  float64 `json:"p999_us"`
+	P9999 float64 `json:"p9999_us"`
+	Max   float64 `json:"max_us"`
+}
 
 // Point is one point of a latency curve.
 type Point struct {
@@ -114,6 +125,9 @@ func (r *Row) add(s Sample) {
 // latencyMax is the longest time in ns that Times tell apart.
 const latencyMax = int64(10 * time.Minute)
 
+// tailCount is how many latencies make the 99.99th percentile ten of them.
+const tailCount = 100_000
+
 // NewTimes returns an empty histogram for Sample.Times.
 func NewTimes() *hdrhistogram.Histogram { return hdrhistogram.New(1, latencyMax, 3) }
 
@@ -138,6 +152,9 @@ func (r *Row) latencies() {
 		return &us
 	}
 	r.P50, r.P99, r.P999 = at(50), at(99), at(99.9)
+	if h.TotalCount() >= tailCount {
+		r.P9999 = at(99.99)
+	}
 	r.Curve = nil
 	for _, p := range curvePoints {
 		if float64(h.TotalCount())*(100-p) >= 100 {

@@ -65,8 +65,8 @@ type group struct {
 
 // cells are a row of the table.
 type cells struct {
-	Name, Rate, Spread, Unit, Hit, Cold, Commit, P50, P99, P999, CPU, Efficiency, Ratio, Target string
-	Class                                                                                       string
+	Name, Rate, Spread, Unit, Hit, Cold, Commit, P50, P99, P999, P9999, CPU, Efficiency, Ratio, Target string
+	Class                                                                                              string
 }
 
 // groupsOf parts a report into its groups.
@@ -106,6 +106,9 @@ func newGroup(rows []*measure.Row) *group {
 		for _, n := range r.Notes {
 			g.Notes = append(g.Notes, r.Name+": "+n)
 		}
+		if r.Control != nil {
+			g.Notes = append(g.Notes, r.Name+": "+r.Control.String())
+		}
 		g.Rows = append(g.Rows, newCells(r))
 	}
 	return g
@@ -123,7 +126,7 @@ func newCells(r *measure.Row) cells {
 	}
 	c.Rate, c.Spread = digits(r.Rate.Median), digits(r.Rate.Min)+" - "+digits(r.Rate.Max)
 	c.Hit, c.Cold, c.Efficiency = share(r.Hit), share(r.Cold), share(r.Efficiency)
-	c.P50, c.P99, c.P999 = optional(r.P50, 1), optional(r.P99, 1), optional(r.P999, 1)
+	c.P50, c.P99, c.P999, c.P9999 = optional(r.P50, 1), optional(r.P99, 1), optional(r.P999, 1), optional(r.P9999, 1)
 	c.CPU = optional(r.CPU, 1000)
 	var over []string
 	if r.Ratio != nil {

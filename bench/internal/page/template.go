@@ -37,8 +37,8 @@ svg text { font:12px system-ui,sans-serif; fill:var(--soft) } svg .title { font-
 {{end}}<nav>{{range .Groups}}<a href="#{{.ID}}">{{.Name}}</a> {{end}}{{if .Claims}}<a href="#trend">trend</a>{{end}}</nav>
 {{range .Groups}}<section id="{{.ID}}"><h2>{{.Name}}</h2>
 <div class="plots">{{range .Plots}}{{.}}{{end}}</div>
-<div class="wide"><table><tr><th></th><th>median</th><th>least - most</th><th>unit</th><th>hit</th><th>cold</th><th>commit</th><th>p50 us</th><th>p99 us</th><th>p99.9 us</th><th>CPU us/op</th><th>efficiency</th><th>ratio</th><th>target</th></tr>
-{{range .Rows}}<tr class="{{.Class}}"><td>{{.Name}}</td><td>{{.Rate}}</td><td>{{.Spread}}</td><td>{{.Unit}}</td><td>{{.Hit}}</td><td>{{.Cold}}</td><td>{{.Commit}}</td><td>{{.P50}}</td><td>{{.P99}}</td><td>{{.P999}}</td><td>{{.CPU}}</td><td>{{.Efficiency}}</td><td class="words">{{.Ratio}}</td><td>{{.Target}}</td></tr>
+<div class="wide"><table><tr><th></th><th>median</th><th>least - most</th><th>unit</th><th>hit</th><th>cold</th><th>commit</th><th>p50 us</th><th>p99 us</th><th>p99.9 us</th><th>p99.99 us</th><th>CPU us/op</th><th>efficiency</th><th>ratio</th><th>target</th></tr>
+{{range .Rows}}<tr class="{{.Class}}"><td>{{.Name}}</td><td>{{.Rate}}</td><td>{{.Spread}}</td><td>{{.Unit}}</td><td>{{.Hit}}</td><td>{{.Cold}}</td><td>{{.Commit}}</td><td>{{.P50}}</td><td>{{.P99}}</td><td>{{.P999}}</td><td>{{.P9999}}</td><td>{{.CPU}}</td><td>{{.Efficiency}}</td><td class="words">{{.Ratio}}</td><td>{{.Target}}</td></tr>
 {{end}}</table></div>
 <ul>{{range .Settings}}<li>{{.}}</li>{{end}}</ul>
 {{if .Notes}}<details><summary>{{len .Notes}} notes</summary><ul>{{range .Notes}}<li>{{.}}</li>{{end}}</ul></details>{{end}}</section>
