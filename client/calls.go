@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"reflect"
 	"time"
 
 	"rskv/ipc"
@@ -393,16 +394,33 @@ func (f *flight) names() (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := ipc.Validate(r.Rest()); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
-	}
-	d := msgpack.NewDecoder(bytes.NewReader(r.Rest()))
-	d.UseLooseInterfaceDecoding(true) // one type of integer, whatever its size
 	var m map[string]any
-	if err := d.Decode(&m); err != nil {
+	if err := unmarshal(r.Rest(), &m); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
+	widen(m)
 	return m, nil
+}
+
+// widen gives numbers the widest type of their kind, whatever size they were sent in.
+func widen(v any) any {
+	switch v := v.(type) {
+	case int8, int16, int32:
+		return reflect.ValueOf(v).Int()
+	case uint8, uint16, uint32:
+		return reflect.ValueOf(v).Uint()
+	case float32:
+		return float64(v)
+	case map[string]any:
+		for name, x := range v {
+			v[name] = widen(x)
+		}
+	case []any:
+		for i, x := range v {
+			v[i] = widen(x)
+		}
+	}
+	return v
 }
 
 // unmarshal is msgpack's, for bytes whose lengths and nesting were checked first: see ipc.Validate.
