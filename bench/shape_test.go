@@ -52,6 +52,7 @@ var mayImport = map[string][]string{
 	"rskv/engine/internal/manifest":  {"rskv/engine/internal/record", "rskv/engine/internal/invariant", "rskv/ioring"},
 	"rskv/engine/internal/timers":    {"rskv/engine/internal/record", "rskv/ioring"},
 	"rskv/engine/internal/index":     {"rskv/engine/internal/record", "rskv/engine/internal/epoch", "rskv/engine/internal/invariant", "rskv/ioring"},
+	"rskv/engine/internal/ordered":   {"rskv/engine/internal/epoch", "rskv/ioring"},
 	"rskv/engine/internal/hlog":      {"rskv/engine/internal/record", "rskv/engine/internal/epoch", "rskv/engine/internal/invariant", "rskv/ioring"},
 	"rskv/engine/internal/record":    {"rskv/engine/internal/invariant"},
 	"rskv/engine/internal/epoch":     {"rskv/engine/internal/invariant"},
