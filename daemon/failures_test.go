@@ -132,6 +132,8 @@ var logLines = map[string]failure{
 	"the store takes no writes any more": {"a write or sync of the disk failed: `ReadOnly`", "mend the disk, restart the daemon"},
 	"the store takes no writes until there is room": {"`DiskFull`", "make room, raise `disk`, or delete keys"},
 	"the store takes writes again":                  {"there is room", nothing},
+	"ordered index filled":                          {"the store was opened with the ordered index, and its log was read for it", nothing},
+	"log keeps memory from the ordered index":       {"pages of the log could not be given back", "if it lasts: a disk that is too slow, or a reader that hangs"},
 }
 
 // logged is one line in the source.

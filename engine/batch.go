@@ -178,6 +178,8 @@ func (s *Session) drive(op *Op, hash uint64, out outcome, at *place) outcome {
 			s.pause()
 		case noSpace:
 			s.waitSpace()
+		case noNodes:
+			s.waitNodes()
 		case callFn, needChunks:
 			if s.carryOut(op, hash, at) {
 				return finished
@@ -255,6 +257,8 @@ func (s *Session) carryOut(op *Op, hash uint64, at *place) (done bool) {
 			return s.giveUpChunks(op)
 		case out == noSpace:
 			s.waitSpace()
+		case out == noNodes:
+			s.waitNodes()
 		default:
 			return true
 		}

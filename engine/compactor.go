@@ -485,6 +485,9 @@ func (c *compactor) nextPage() (ready bool, err error) {
 	check := pageCheck{
 		seed: c.store.seedAt(span.Start),
 		record: func(r *logRecord) error {
+			if r.isUser() && (record.KindOf(r.w1) == record.Tombstone || r.expired(c.now)) {
+				c.session.doubtDead(r.key())
+			}
 			if c.wants(r) {
 				c.found = append(c.found, uint32(r.addr-base))
 			}

@@ -65,9 +65,11 @@
 //	keyscan.go     scans of the live keys; newest.go what they ask of each record,
 //	               cursor.go what is kept between pages, scanreader.go the log,
 //	               scanholds.go how compaction waits for them
+//	order.go       the keys in their order, kept in memory; orderscan.go scans by it
 //	feed.go        what was changed, commit by commit
 //	FORMAT.md      every byte on disk
-//	internal/      record, hlog, index, epoch, manifest, timers: each explains itself
+//	internal/      record, hlog, index, ordered, epoch, manifest, timers: each explains
+//	               itself
 //
 // Read session.go first, then batch.go and ops.go; then hlog/log.go and epoch.
 //

@@ -5,8 +5,6 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"sync"
-	"sync/atomic"
 
 	"rskv/engine/internal/record"
 )
@@ -471,36 +469,5 @@ func (f *Feed) Changes(ctx context.Context) iter.Seq2[Change, error] {
 			case <-ctx.Done():
 			}
 		}
-	}
-}
-
-// feedSignal wakes feeds. While nobody waits, waking costs one look.
-type feedSignal struct {
-	waiting atomic.Bool
-
-	mu sync.Mutex
-	ch chan struct{} // closed by the next wake; nil: nobody has asked since the last; guarded by mu
-}
-
-func (f *feedSignal) wait() <-chan struct{} {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.ch == nil {
-		f.ch = make(chan struct{})
-	}
-	f.waiting.Store(true)
-	return f.ch
-}
-
-func (f *feedSignal) wake() {
-	if !f.waiting.Load() {
-		return
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.waiting.Store(false)
-	if f.ch != nil {
-		close(f.ch)
-		f.ch = nil
 	}
 }

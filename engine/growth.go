@@ -67,7 +67,7 @@ func (s *Store) openIndex() (err error) {
 // indexRoom reports whether the index may take so many bytes. If so, the growth
 // task takes them from the log.
 func (s *Store) indexRoom(bytes int64) bool {
-	if bytes > s.indexShare() {
+	if bytes > s.indexShare() || s.order.tree != nil && bytes+s.memory.order.Load() > s.bothShare() {
 		return false
 	}
 	s.memory.index.Store(bytes)

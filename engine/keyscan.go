@@ -49,8 +49,13 @@ const (
 
 // ScanOptions of Store.Scan.
 type ScanOptions struct {
-	// Prefix is what keys begin with. The whole log is read whatever it is.
+	// Prefix is what keys begin with. Without the ordered index the whole log is read
+	// whatever it is.
 	Prefix []byte
+	// From is the lowest key, To the lowest that is above all; nil: there is no such
+	// bound. Reverse begins at the highest. They need the ordered index.
+	From, To []byte
+	Reverse  bool
 	// KeysOnly leaves the values out.
 	KeysOnly bool
 	// Cursor is ScanPage.Next of the page before; nil begins a scan. Prefix may not
@@ -68,17 +73,27 @@ type Entry struct{ Key, Value []byte }
 
 // ScanPage is a part of a scan. Its memory is the caller's.
 type ScanPage struct {
-	Entries []Entry // in no order that means anything; may be empty on the way
+	Entries []Entry // may be empty on the way
 	Next    []byte  // the cursor for the next page; nil: that was the last
 }
 
-// Scan returns a page of the live keys. Over all pages of a scan every key that is
-// there from its beginning to its end appears exactly once, with the value it had
-// at the beginning or, where that is a large one, a later one; one that comes or
+// Scan returns a page of the live keys: in their order if the store has been opened
+// with the ordered index, else in that of the log. Over all pages of a scan every key
+// that is there from its beginning to its end appears exactly once; one that comes or
 // goes meanwhile appears once or not at all, and none that was deleted before.
 //
-// A scan begins with a commit. While none can be made, since the disk is full or
-// the store read-only, it returns what the last one held.
+// # In the order of the keys
+//
+// An entry has the value that its key has when the page is made. A scan costs what it
+// returns: a step in the index and a get for each, and reads of the device for those
+// that are not in memory, many at a time. A cursor is good for as long as the store is
+// opened with the ordered index.
+//
+// # In the order of the log
+//
+// An entry has the value that its key had at the beginning of the scan or, where that
+// is a large one, a later one. A scan begins with a commit. While none can be made,
+// since the disk is full or the store read-only, it returns what the last one held.
 //
 // Between two calls nothing is kept; a cursor is good for another process too. It
 // is refused with ErrCursor when it is of no scan of this store, or when compaction
@@ -92,6 +107,17 @@ func (s *Store) Scan(ctx context.Context, opt ScanOptions) (ScanPage, error) {
 	def(&opt.Bytes, ScanBytesDefault)
 	if opt.Count < 0 || opt.Count > ScanCountMax || opt.Bytes < 0 {
 		return ScanPage{}, fmt.Errorf("%w: scan: page of %d entries and %d bytes", ErrBadOp, opt.Count, opt.Bytes)
+	}
+	ordered, err := s.inOrder(&opt)
+	if err != nil {
+		return ScanPage{}, err
+	}
+	if ordered {
+		page, err := s.orderedPage(ctx, &opt)
+		if err != nil {
+			return ScanPage{}, fmt.Errorf("scan: %w", err)
+		}
+		return page, nil
 	}
 	for try := 1; ; try++ {
 		page, err := s.scanPage(ctx, &opt)

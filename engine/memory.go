@@ -11,7 +11,7 @@ import (
 
 // memory divides the one budget while the store runs:
 //
-//	| index as it is, or will be | staging buffers | compaction | timers | log pages: the rest |
+//	| index as it is, or will be | ordered index | staging buffers | compaction | timers | log pages: the rest |
 //
 // An index that grows takes its memory from the log, in one step when the growth
 // begins. The buffers are registered with the device, and stay what they were
@@ -21,6 +21,7 @@ type memory struct {
 	sieve  atomic.Int64 // of the compaction pass under way
 	timers atomic.Int64 // of the keys that expire
 	index  atomic.Int64 // claimed by the index: what it takes when the growth under way has ended
+	order  atomic.Int64 // claimed by the ordered index, 0: there is none
 
 	mu sync.Mutex // held while the log is resized
 }
@@ -36,9 +37,10 @@ func (s *Store) SetMemory(bytes int64) error {
 	}
 	s.memory.mu.Lock()
 	defer s.memory.mu.Unlock()
-	if least := s.memory.index.Load() + s.memory.timers.Load() + s.budget.buffers + int64(hlog.PagesMin*s.opt.PageSize); bytes < least {
+	index := s.memory.index.Load() + s.memory.order.Load()
+	if least := index + s.memory.timers.Load() + s.budget.buffers + int64(hlog.PagesMin*s.opt.PageSize); bytes < least {
 		return fmt.Errorf("%w: %d bytes, this store needs %d (index %d, buffers %d, %d log pages of %d)", ErrMemoryTooSmall,
-			bytes, least, s.memory.index.Load(), s.budget.buffers, hlog.PagesMin, s.opt.PageSize)
+			bytes, least, index, s.budget.buffers, hlog.PagesMin, s.opt.PageSize)
 	}
 	before := s.memory.budget.Swap(bytes)
 	if err := s.resizeLogLocked(); err != nil {
@@ -56,7 +58,7 @@ func (s *Store) Memory() int64 { return s.memory.budget.Load() }
 
 // logPages is how many pages the log may have beside the index.
 func (s *Store) logPages() int {
-	left := s.memory.budget.Load() - s.memory.index.Load() - s.memory.sieve.Load() - s.memory.timers.Load() - s.budget.buffers
+	left := s.memory.budget.Load() - s.memory.index.Load() - s.memory.order.Load() - s.memory.sieve.Load() - s.memory.timers.Load() - s.budget.buffers
 	return min(max(int(left/int64(s.opt.PageSize)), hlog.PagesMin), s.opt.logPagesMax)
 }
 

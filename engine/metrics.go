@@ -31,7 +31,11 @@ type Stats struct {
 	MemoryIndexMax int64 `json:"memory_index_max"` // that it may take
 	MemoryLog      int64 `json:"memory_log"`
 	MemoryBuffers  int64 `json:"memory_buffers"`
-	MemoryTimers   int64 `json:"memory_timers"` // of keys that expire
+	MemoryTimers   int64 `json:"memory_timers"`  // of keys that expire
+	MemoryOrdered  int64 `json:"memory_ordered"` // the ordered index; 0: there is none
+
+	OrderedKeys int64 `json:"ordered_keys"` // in the ordered index, some perhaps gone
+	OrderedUsed int64 `json:"ordered_used"` // of MemoryOrdered
 
 	IndexBuckets      uint64 `json:"index_buckets"`
 	IndexOverflow     uint64 `json:"index_overflow"`
@@ -220,6 +224,10 @@ func (s *Store) Stats() Stats {
 		DeviceReads: dev.Reads, DeviceWrites: dev.Writes, DeviceRead: dev.ReadBytes, DeviceWritten: dev.WriteBytes,
 		DeviceSyncs: dev.Syncs, DeviceErrors: dev.Errors,
 		ReadTimes: dev.ReadTimes, WriteTimes: dev.WriteTimes, SyncTimes: dev.SyncTimes,
+	}
+	if s.order.tree != nil {
+		o := s.order.tree.Stats()
+		st.MemoryOrdered, st.OrderedKeys, st.OrderedUsed = s.memory.order.Load(), o.Keys, o.Used
 	}
 	st.LogFreed, st.LiveBytes = record.Addr(c.freed.Load()).Bytes(), s.liveLog()
 	st.ExpirySwept, st.ExpiryTimers, st.ExpiryDropped = c.sweptKeys.Load(), s.sweep.wheel.Len(), s.sweep.dropped.Load()

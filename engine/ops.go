@@ -36,6 +36,7 @@ const (
 	callFn                    // OpUpdate: call the function outside, then publish
 	needChunks                // the new value must be written as chunks first
 	tooLate                   // what was relied on has expired: start over
+	noNodes                   // the ordered index wants memory: wait for it outside, start over
 )
 
 // place is where the walk along a chain ended.
@@ -308,7 +309,9 @@ func (s *Session) putRecord(op *Op, hash uint64, at *place, c *contents) outcome
 			continue
 		}
 		if record.Size(at.w0, w1) == size && len(c.value) <= inPlaceMax {
-			s.overwrite(at, w1, c)
+			if out := s.overwrite(op.Key, at, w1, c); out != finished {
+				return s.failed(op, out)
+			}
 			return op.answer(true)
 		}
 		out, ok := s.replace(op.Key, c, at, w1)
@@ -360,8 +363,14 @@ func liveDelta(counted bool, to record.Kind) int64 {
 }
 
 // overwrite changes a latched mutable record in place and releases it. The
-// rounded size stays the same.
-func (s *Session) overwrite(at *place, w1 uint64, c *contents) {
+// rounded size stays the same. If it is not finished nothing has happened.
+func (s *Session) overwrite(key []byte, at *place, w1 uint64, c *contents) outcome {
+	if s.store.order.tree != nil {
+		if _, out := s.revive(key, at, w1); out != finished {
+			record.Unlock(at.ptr, w1)
+			return out
+		}
+	}
 	next := c.word1()
 	s.bytes += s.reweigh(at, w1, c)
 	if (c.flags()|w1)&record.Expiry != 0 {
@@ -374,6 +383,7 @@ func (s *Session) overwrite(at *place, w1 uint64, c *contents) {
 	s.live += liveDelta(counts(w1), c.kind)
 	s.tally.inPlace++
 	record.UnlockChanged(at.ptr, w1, next|s.mark&w1)
+	return finished
 }
 
 // replace appends a newer record for a latched mutable one, seals that, and
@@ -391,10 +401,19 @@ func (s *Session) replace(key []byte, c *contents, at *place, w1 uint64) (out ou
 	return out, false
 }
 
-// append writes a record at the tail and links it as the newest of its chain, if
-// the chain's entry is still the one that was read. counted is whether the key was
-// counted as a live one. With tooLate it is linked, but as a tombstone.
+// append writes a record at the tail and links it, and keeps the ordered index in
+// step, if there is one. counted is whether the key was counted as a live one.
 func (s *Session) append(key []byte, c *contents, at *place, counted bool) (out outcome, ok bool) {
+	if s.store.order.tree == nil {
+		return s.link(key, c, at, counted)
+	}
+	return s.linkInOrder(key, c, at, counted)
+}
+
+// link writes a record at the tail and makes it the newest of its chain, if the
+// chain's entry is still the one that was read. With tooLate it is linked, but as a
+// tombstone.
+func (s *Session) link(key []byte, c *contents, at *place, counted bool) (out outcome, ok bool) {
 	if s.store.room.refuses(s, c.kind) {
 		return noSpace, false
 	}
@@ -448,8 +467,11 @@ func (s *Session) append(key []byte, c *contents, at *place, counted bool) (out 
 	return finished, true
 }
 
-// failed turns noSpace into an error when waiting would not help.
+// failed turns noSpace, and noNodes, into an error when waiting would not help.
 func (s *Session) failed(op *Op, out outcome) outcome {
+	if out == noNodes && !s.store.order.mayGrow() {
+		return op.fail(ErrIndexFull)
+	}
 	if out == noSpace {
 		if err := s.store.Err(); err != nil {
 			return op.fail(err)
@@ -504,6 +526,9 @@ func (s *Session) del(op *Op, hash uint64, at *place) outcome {
 			s.bytes -= s.weightAt(at, w1)
 			s.tally.inPlace++
 			record.UnlockChanged(at.ptr, w1, record.Word1(record.Tombstone, record.ValueLen(w1), w1&record.Expiry))
+			if s.store.order.tree != nil {
+				s.store.order.tree.Doubt(op.Key)
+			}
 			return op.answer(true)
 		}
 	}
@@ -839,8 +864,8 @@ func (s *Session) supersede(op *Op, at *place, seen *observation, c *contents) (
 			record.Unlock(at.ptr, w1)
 			return finished, false, true
 		}
-		s.overwrite(at, w1, c)
-		return finished, true, false
+		out = s.overwrite(op.Key, at, w1, c)
+		return out, out == finished, false
 	}
 	out, ok = s.replace(op.Key, c, at, w1)
 	return out, ok, false

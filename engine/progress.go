@@ -10,6 +10,7 @@ const (
 	StageVerify   Stage = "verifying the log" // looking for the last commit after a crash
 	StageSnapshot Stage = "loading the index" // reading the newest snapshot
 	StageReplay   Stage = "replaying the log" // applying what came after it
+	StageOrder    Stage = "ordering the keys" // filling the ordered index from the whole log
 )
 
 // Progress says how far Open has come. Done and Total are bytes of the stage.
@@ -20,14 +21,6 @@ type Progress struct {
 
 // progressEvery is how often Options.Progress is called.
 const progressEvery = 100 * time.Millisecond
-
-// newProgress returns a function that reports bytes done of a pass over the log.
-func (s *Store) newProgress(replay bool, total int64) func(done int64) {
-	if replay {
-		return s.reporter(StageReplay, total)
-	}
-	return s.reporter(StageVerify, total)
-}
 
 // reporter returns a function that tells Options.Progress about a stage, at its
 // beginning, every progressEvery, and at its end.

@@ -242,7 +242,7 @@ func (s *Store) loadNewest(m *manifest.Manifest, list []CheckpointInfo, end reco
 // place, that says that the place was durable, makes it damage.
 func (s *Store) findEnd(m *manifest.Manifest, span manifest.Span, from record.Addr) (end, seen record.Addr, err error) {
 	end = max(from, span.Start)
-	r, err := s.pass(m, span, from, false, func(p *passPage) error {
+	r, err := s.pass(m, span, from, useNone, func(p *passPage) error {
 		for _, c := range p.commits {
 			end = sectorEnd(c.until)
 			s.noteIndexBits(c.indexBits)
@@ -277,7 +277,7 @@ func isCommit(w0, w1 uint64) bool {
 
 // replay applies the records of a span up to its end.
 func (s *Store) replay(m *manifest.Manifest, span manifest.Span) error {
-	r, err := s.pass(m, span, s.recovery.from, true, func(p *passPage) error {
+	r, err := s.pass(m, span, s.recovery.from, useIndex, func(p *passPage) error {
 		for _, c := range p.commits {
 			s.recovery.Version, s.recovery.Keys, s.recovery.commit = c.version, c.keys, c.addr
 			s.recovery.begin, s.recovery.liveBytes = c.begin, c.bytes

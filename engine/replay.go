@@ -9,6 +9,7 @@ import (
 	"rskv/engine/internal/epoch"
 	"rskv/engine/internal/index"
 	"rskv/engine/internal/manifest"
+	"rskv/engine/internal/ordered"
 	"rskv/engine/internal/record"
 	"rskv/ioring"
 )
@@ -39,7 +40,7 @@ type logPass struct {
 	seed     record.Seed
 	pageSize int64
 	until    int64 // byte address behind the last page worth reading
-	apply    bool
+	use      passUse
 	begin    record.Addr // lowest address to be applied
 	memory   *ioring.Memory
 	workers  []*passWorker
@@ -80,11 +81,22 @@ type passResult struct {
 	records uint64
 }
 
+// passUse is what a pass does with the records.
+type passUse uint8
+
+const (
+	useNone  passUse = iota // verify them
+	useIndex                // bring the index up to date by them
+	useOrder                // add their keys to the ordered index
+)
+
+var passStages = [...]Stage{StageVerify, StageReplay, StageOrder}
+
 // pass verifies the records of a span from a record border on, up to the span's
-// end or to the first that does not verify, and gives every page to fn in order.
-// With apply the index is brought up to date by them.
-func (s *Store) pass(m *manifest.Manifest, span manifest.Span, from record.Addr, apply bool, fn func(*passPage) error) (res passResult, err error) {
-	p := &logPass{s: s, span: span, seed: record.NewSeed(m.StoreID, span.Generation), pageSize: 1 << m.PageBits, apply: apply, begin: m.Begin}
+// end or to the first that does not verify, uses them, and gives every page to fn in
+// order.
+func (s *Store) pass(m *manifest.Manifest, span manifest.Span, from record.Addr, use passUse, fn func(*passPage) error) (res passResult, err error) {
+	p := &logPass{s: s, span: span, seed: record.NewSeed(m.StoreID, span.Generation), pageSize: 1 << m.PageBits, use: use, begin: m.Begin}
 	res.at = max(from, span.Start)
 	if span.End != 0 {
 		p.until = span.End.Bytes()
@@ -97,7 +109,7 @@ func (s *Store) pass(m *manifest.Manifest, span manifest.Span, from record.Addr,
 	defer func() { err = errors.Join(err, p.stop()) }()
 
 	first := res.at.Bytes() &^ (p.pageSize - 1)
-	asked, report := first, s.newProgress(apply, p.until-first)
+	asked, report := first, s.reporter(passStages[use], p.until-first)
 	for off := first; off < p.until; off += p.pageSize {
 		for ; asked < p.until && asked < off+int64(len(p.pages))*p.pageSize; asked += p.pageSize {
 			p.ask(asked, max(res.at, record.Addr(asked/record.Unit)))
@@ -240,7 +252,9 @@ func (w *passWorker) next(page *passPage, base record.Addr) {
 	switch {
 	case system && record.KeyLen(w0) == record.TypeCommit:
 		page.err = page.commit(a, buf[record.HeaderSize:record.Size(w0, w1)], p.span.Generation)
-	case system || !p.apply || w1&record.Invalid != 0 || a < p.begin:
+	case system || p.use == useNone || w1&record.Invalid != 0 || a < p.begin:
+	case p.use == useOrder:
+		page.err = w.order(buf, w0, w1)
 	default:
 		if w1&record.Expiry != 0 {
 			w.note(a, buf, w0, w1)
@@ -325,4 +339,29 @@ func (s *Store) raise(b *replayBatch, i int) (int, error) {
 		}
 	}
 	return i, nil
+}
+
+// orderPass adds the keys of a span to the ordered index.
+func (s *Store) orderPass(m *manifest.Manifest, span manifest.Span, from record.Addr) (passResult, error) {
+	return s.pass(m, span, from, useOrder, func(*passPage) error { return nil })
+}
+
+// order adds the key of a record to the ordered index. Pages come in any order, so
+// where the key may be dead it stays in doubt whatever comes next.
+func (w *passWorker) order(buf []byte, w0, w1 uint64) error {
+	s := w.pass.s
+	expiry := record.ExpiryOf(buf, w0, w1)
+	dead := record.KindOf(w1) == record.Tombstone || expiry != 0 && expiry <= s.clock.now()
+	for {
+		w.slot.Enter()
+		st := s.order.tree.Plant(record.Key(buf, w0), dead)
+		w.slot.Exit()
+		switch st {
+		case ordered.Done:
+			return nil
+		case ordered.NoMemory:
+			return fmt.Errorf("%w: %d bytes: %w", ErrMemoryTooSmall, s.opt.Memory, errOrderMemory)
+		}
+		s.opt.Runner.Yield()
+	}
 }

@@ -232,6 +232,7 @@ func (l *simLife) options() {
 		Random:      rand.NewChaCha8([32]byte{byte(l.seed()), byte(l.seed() >> 8), byte(l.number)}),
 		logPagesMax: 6 + rng.IntN(12),
 	}
+	l.opt.Ordered = (l.seed()+uint64(l.number))%3 == 0
 	if rng.IntN(4) == 0 {
 		l.opt.Disk = l.geo.SegmentSize * (diskSegmentsMin + rng.Int64N(24))
 		l.budget = true
@@ -515,6 +516,8 @@ func (l *simLife) scanAll(rng *rand.Rand, keysOnly bool, meet func(Entry, bool) 
 		return nil
 	}
 	opt := ScanOptions{Count: 1 + rng.IntN(60), KeysOnly: keysOnly}
+	opt.Reverse = l.opt.Ordered && opt.Count%2 == 0
+	var last []byte
 	for {
 		page, err := l.store.Scan(ctx, opt)
 		if err != nil {
@@ -524,6 +527,10 @@ func (l *simLife) scanAll(rng *rand.Rand, keysOnly bool, meet func(Entry, bool) 
 			if err := meet(e, keysOnly); err != nil {
 				return err
 			}
+			if c := bytes.Compare(last, e.Key); l.opt.Ordered && last != nil && (c == 0 || (c < 0) == opt.Reverse) {
+				return fmt.Errorf("scan in order: %q behind %q", e.Key, last)
+			}
+			last = e.Key
 		}
 		if page.Next == nil {
 			return nil

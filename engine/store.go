@@ -61,7 +61,8 @@ type Store struct {
 	tasks       tasks
 	scans       scanHolds
 	counting    sync.Mutex // held by LenExact
-	feeds       feedSignal
+	feeds       broadcast
+	order       order
 
 	mu struct {
 		sync.Mutex
@@ -96,6 +97,7 @@ func Open(opt Options) (*Store, error) {
 		if s.index != nil {
 			s.index.Free()
 		}
+		err = errors.Join(err, s.order.free())
 		if s.dev != nil {
 			err = errors.Join(err, s.dev.Close())
 		}
@@ -121,6 +123,9 @@ func (s *Store) open() error {
 		return err
 	}
 	s.clock.init(&s.opt, s.recovery.clock)
+	if err := s.order.open(s, m); err != nil {
+		return err
+	}
 	// Before the manifest: a checkpoint behind the log's end would be damage.
 	for _, name := range s.stale {
 		if err := s.dev.RemoveMeta(name); err != nil {
@@ -303,7 +308,7 @@ func (s *Store) report() {
 	info := s.dev.Info()
 	s.opt.Logger.Info("store open",
 		slog.String("backend", info.Backend), slog.String("why", info.Why), slog.String("detail", info.Detail),
-		slog.Int64("memory", s.opt.Memory), slog.Int64("index", s.memory.index.Load()),
+		slog.Int64("memory", s.opt.Memory), slog.Int64("index", s.memory.index.Load()), slog.Int64("ordered_index", s.memory.order.Load()),
 		slog.Int64("log", s.log.Memory()), slog.Int64("buffers", s.budget.buffers),
 		slog.Uint64("version", s.recovery.Version), slog.Int64("keys", s.recovery.Keys),
 		slog.Uint64("records", s.recovery.Records), slog.Int64("bytes", s.recovery.Bytes),
@@ -327,6 +332,7 @@ func (s *Store) startTasks() {
 	s.compaction.init(s)
 	s.compaction.task.set(s.opt.Runner.Start(string(TaskCompact), s.compaction.step))
 	s.sweep.task.set(s.opt.Runner.Start(string(TaskExpire), s.sweep.step))
+	s.order.start()
 	s.warm.init(s)
 	s.warm.task.set(s.opt.Runner.Start(string(TaskWarm), s.warm.step))
 }
@@ -416,12 +422,14 @@ func (s *Store) Close() error {
 	s.checkpoints.stop()
 	s.warm.stop()
 	s.sweep.stop()
+	s.order.stop()
 	_, err := s.Sync(context.Background())
 	// No section begins from here on; wait until the last one has ended.
 	s.closed.Store(true)
 	s.drain()
 	s.wakeAll()
 	s.feeds.wake()
+	s.order.room.wake()
 	s.room.open()
 	if err == nil {
 		_, err = s.Sync(context.Background()) // what slipped in behind the first
@@ -434,7 +442,7 @@ func (s *Store) Close() error {
 	}
 	s.sweep.free()
 	err = errors.Join(err, s.dev.Close())
-	return errors.Join(err, s.log.Free(), s.index.Free())
+	return errors.Join(err, s.log.Free(), s.index.Free(), s.order.free())
 }
 
 // drain returns when every section that began before has ended.

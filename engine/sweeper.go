@@ -289,6 +289,9 @@ func (w *sweeper) look(a record.Addr, hash uint64, written record.Addr) {
 		w.pending.Add(1)
 	}
 	w.swept++
+	if tree := w.store.order.tree; tree != nil {
+		tree.Doubt(key)
+	}
 }
 
 // settle says in the commits to come that everything up to a time is swept.

@@ -24,6 +24,7 @@ type TaskName string
 //	compact     frees the oldest log                    yes    yes
 //	expire      counts out what has expired in memory   yes    yes
 //	warm        fills the memory after Open             yes    no
+//	order       sees to the ordered index, if there is  no     no
 //
 // Without flush and commit no writer would get memory, nor anybody an answer to a
 // Sync; an index that has begun to grow needs its end. What a user may stop is
@@ -37,6 +38,7 @@ const (
 	TaskCompact    TaskName = "compact"
 	TaskExpire     TaskName = "expire"
 	TaskWarm       TaskName = "warm"
+	TaskOrder      TaskName = "order"
 )
 
 var (
@@ -53,7 +55,7 @@ type TaskInfo struct {
 	Stopped bool // by StopTask: it begins nothing by itself
 	Fixed   bool // it cannot be stopped
 	// Runs is how often it has done its work since Open: checkpoints, passes of
-	// compaction; of flush, commit and growth the steps of their work.
+	// compaction; of flush, commit, growth and order the steps of their work.
 	Runs     uint64
 	LastRun  time.Time     // when the last one ended, to the millisecond; zero: none has
 	LastTook time.Duration // how long it took
@@ -85,6 +87,7 @@ var taskKinds = [...]taskKind{
 	{TaskCompact, true, true, ""},
 	{TaskExpire, true, true, ""},
 	{TaskWarm, true, false, ""},
+	{TaskOrder, false, false, "writes need the memory that it gives to the ordered index"},
 }
 
 // taskRecord is what is known of one.
@@ -193,6 +196,11 @@ func (s *Store) nextRun(name TaskName) string {
 			return "done"
 		}
 		return "until the memory is full"
+	case TaskOrder:
+		if s.order.tree == nil {
+			return "never: this store has no ordered index"
+		}
+		return "when the ordered index needs memory, or keys have gone"
 	}
 	return "when a page is full, or a commit needs it"
 }

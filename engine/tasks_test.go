@@ -47,7 +47,7 @@ func TestTasks_ByHand(t *testing.T) {
 	require.Equal(t, uint64(1), st.Checkpoints)
 	require.Equal(t, uint64(1), st.Compactions)
 	require.Equal(t, st.Version, st.Durable, "a commit that was run is not durable")
-	for _, name := range []TaskName{TaskFlush, TaskCommit, TaskGrowth} {
+	for _, name := range []TaskName{TaskFlush, TaskCommit, TaskGrowth, TaskOrder} {
 		require.True(t, taskOf(t, s, name).Fixed)
 		require.ErrorIs(t, s.StopTask(name), ErrTaskFixed)
 		require.NoError(t, s.StartTask(name))
