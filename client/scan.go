@@ -10,8 +10,13 @@ import (
 
 // ScanOptions of Client.Scan and ScanPage.
 type ScanOptions struct {
-	Prefix   []byte // what keys begin with; the daemon reads its whole log all the same
-	KeysOnly bool   // leave the values out: they are nil
+	// Prefix is what keys begin with. A daemon without the ordered index reads its whole log all the same.
+	Prefix   []byte
+	KeysOnly bool // leave the values out: they are nil
+	// From is the lowest key that is wanted, To the lowest above them; nil: no such bound. Reverse begins
+	// at the highest. They need a daemon with the ordered index (setting ordered), else: ErrBadRequest.
+	From, To []byte
+	Reverse  bool
 	// Count is how many entries are asked for at a time, 1 to the daemon's limit of keys in one request;
 	// 0 is scanCount for Scan, and the daemon's own number for ScanPage.
 	Count int
@@ -21,8 +26,8 @@ type ScanOptions struct {
 const scanCount = 1000
 
 // Scan returns all keys with their values, page by page as they are taken. Every key that is there from
-// the beginning of the loop to its end appears exactly once; others once or not at all, and in no order.
-// The memory of a pair is the caller's; an empty value is not nil. An error comes as the last, with an
+// the beginning of the loop to its end appears exactly once; others once or not at all. With the
+// ordered index they come in their order, compared byte by byte, else in no order. The memory of a pair is the caller's; an empty value is not nil. An error comes as the last, with an
 // empty pair: ErrCursorLost says that the loop took so long between two pages that the daemon could not
 // wait for it, and has to begin anew.
 func (c *Client) Scan(ctx context.Context, opt ScanOptions) iter.Seq2[Pair, error] {
@@ -54,7 +59,7 @@ func (c *Client) ScanPage(ctx context.Context, opt ScanOptions, cursor []byte) (
 	f := takeFlight()
 	start := f.begin(ipc.MethodScan, 1)
 	n := 1
-	for _, given := range []bool{len(opt.Prefix) > 0, cursor != nil, opt.Count != 0} {
+	for _, given := range []bool{len(opt.Prefix) > 0, cursor != nil, opt.Count != 0, opt.From != nil, opt.To != nil, opt.Reverse} {
 		if given {
 			n++
 		}
@@ -68,6 +73,15 @@ func (c *Client) ScanPage(ctx context.Context, opt ScanOptions, cursor []byte) (
 	}
 	if opt.Count != 0 {
 		f.buf = ipc.AppendInt(ipc.AppendStr(f.buf, "count"), int64(opt.Count))
+	}
+	if opt.From != nil {
+		f.buf = ipc.AppendBin(ipc.AppendStr(f.buf, "from"), opt.From)
+	}
+	if opt.To != nil {
+		f.buf = ipc.AppendBin(ipc.AppendStr(f.buf, "to"), opt.To)
+	}
+	if opt.Reverse {
+		f.buf = ipc.AppendBool(ipc.AppendStr(f.buf, "reverse"), true)
 	}
 	if err := f.endChecked(start, natureRead); err != nil {
 		f.release()

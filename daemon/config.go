@@ -89,7 +89,11 @@ func AddFlags(flags *pflag.FlagSet) {
 		if !s.flagOnly() {
 			doc += " (" + variable(s.name) + ")"
 		}
-		flags.Var(&flagText{v.String(), v.Type()}, flagName(s.name), doc)
+		text := &flagText{text: v.String(), typ: v.Type()}
+		flag := flags.VarPF(text, flagName(s.name), "", doc)
+		if _, ok := v.(switchValue); ok {
+			flag.NoOptDefVal = "on"
+		}
 	}
 	flags.SortFlags = false
 }
@@ -204,7 +208,7 @@ func (l *loader) file(f settingsFile) {
 			}
 		}
 		if !ok {
-			l.add(fmt.Errorf("%s: must be a string or a number", place))
+			l.add(fmt.Errorf("%s: must be a string, a number, true or false", place))
 			continue
 		}
 		l.set(s, text, place)
@@ -220,6 +224,8 @@ func scalar(v any) (string, bool) {
 		return fmt.Sprint(v), true
 	case float64:
 		return strconv.FormatFloat(v, 'g', -1, 64), true
+	case bool:
+		return strconv.FormatBool(v), true
 	}
 	return "", false
 }

@@ -64,6 +64,7 @@ type server struct {
 	monitors  monitors
 	deliverer deliverer
 	scans     atomic.Int64 // under way, see conn.scanning
+	ranges    atomic.Int64 // scans in order under way, see conn.scan
 
 	writable writable
 
@@ -231,7 +232,7 @@ func (s *server) openStore(cfg Config, device ioring.Device, progress func(engin
 		Dir: cfg.Dir, Device: device, IO: ioring.Mode(cfg.IO), Memory: cfg.Memory,
 		PageSize: cfg.PageSize, SegmentSize: cfg.SegmentSize, MaxValue: cfg.Limits.Value,
 		CommitInterval: interval, CheckpointDistance: distance, CheckpointsKept: cfg.CheckpointsKept,
-		RecoverVersion: uint64(cfg.RecoverVersion), Disk: cfg.Disk, LiveRatio: cfg.liveRatio(),
+		RecoverVersion: uint64(cfg.RecoverVersion), Ordered: cfg.Ordered, Disk: cfg.Disk, LiveRatio: cfg.liveRatio(),
 		Ledgers: cfg.MaxSessions, LedgerExpiry: expiry, Logger: s.log,
 		Progress: progress,
 	})

@@ -93,6 +93,8 @@ func valueRange(v value) string {
 		return between(fmt.Sprint(v.min), fmt.Sprint(v.max))
 	case spanValue:
 		return between(short(v.min), short(v.max)) + ", 0"
+	case switchValue:
+		return "on, off"
 	case choiceValue:
 		return strings.Join(v.words, ", ")
 	case levelValue:

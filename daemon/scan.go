@@ -3,6 +3,7 @@ package daemon
 import (
 	"bytes"
 	"context"
+	"sync/atomic"
 
 	"rskv/engine"
 	"rskv/ipc"
@@ -12,22 +13,28 @@ import (
 // a time: each reads the disk and takes some MiB.
 const scansMax = 8
 
+// rangesMax is how many pages of scans in order there may be: each is a few reads
+// like any other.
+const rangesMax = 256
+
 // scanEntryRoom is the most an entry of a page takes beside its key and value.
 const scanEntryRoom = 12
 
+var errNoOrder = &ipc.Error{Code: ipc.CodeBadRequest, Message: "scan: from, to and reverse need the ordered index: this daemon runs without the setting ordered"}
+
 var errScansBusy = &ipc.Error{Code: ipc.CodeBusy, Message: "too many scans at a time"}
 
-// scanning does work that reads the log, beside the connection's other requests.
-// The work ends early when the connection does.
-func (c *conn) scanning(k call, room int, work func(ctx context.Context) (answer func(), err error)) {
-	if c.server.scans.Add(1) > scansMax {
-		c.server.scans.Add(-1)
+// scanning does work that takes a while, beside the connection's other requests: so
+// many of a kind at a time. The work ends early when the connection does.
+func (c *conn) scanning(k call, kind *atomic.Int64, most int64, room int, work func(ctx context.Context) (answer func(), err error)) {
+	if kind.Add(1) > most {
+		kind.Add(-1)
 		c.refuse(&k, errScansBusy)
 		return
 	}
 	c.flight.coming += room
 	c.beside(func() func() {
-		defer c.server.scans.Add(-1)
+		defer kind.Add(-1)
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		ended := make(chan struct{})
@@ -57,11 +64,20 @@ func (c *conn) scan(k call) {
 	o := engine.ScanOptions{
 		Prefix: bytes.Clone(asked.Prefix), KeysOnly: asked.KeysOnly, Count: asked.Count,
 		Bytes: min(engine.ScanBytesDefault, c.limits.Answer/2),
+		From:  bytes.Clone(asked.From), To: bytes.Clone(asked.To), Reverse: asked.Reverse,
 	}
 	if asked.HasCursor {
 		o.Cursor = append([]byte{}, asked.Cursor...) // an empty one is refused, not a beginning
 	}
-	c.scanning(k, o.Bytes, func(ctx context.Context) (func(), error) {
+	kind, most := &c.server.scans, int64(scansMax)
+	switch {
+	case c.server.store.Ordered():
+		kind, most = &c.server.ranges, rangesMax
+	case o.From != nil || o.To != nil || o.Reverse:
+		c.refuse(&k, errNoOrder)
+		return
+	}
+	c.scanning(k, kind, most, o.Bytes, func(ctx context.Context) (func(), error) {
 		page, err := c.server.store.Scan(ctx, o)
 		if err != nil {
 			return nil, err
@@ -104,7 +120,7 @@ func appendPage(dst []byte, page *engine.ScanPage, keysOnly bool) []byte {
 
 // lengthExact answers with the number of keys, counted.
 func (c *conn) lengthExact(k call) {
-	c.scanning(k, 0, func(ctx context.Context) (func(), error) {
+	c.scanning(k, &c.server.scans, scansMax, 0, func(ctx context.Context) (func(), error) {
 		n, err := c.server.store.LenExact(ctx)
 		return func() { c.reply(&k, result{resultInt, n.Keys}) }, err
 	})

@@ -2,12 +2,49 @@ package daemon
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"rskv/ipc"
 )
+
+// TestScan_Order: a scan in order that leaves out what is between its bounds, or a
+// daemon without the ordered index that takes them for nothing.
+func TestScan_Order(t *testing.T) {
+	w := start(t, func(c *Config) { c.Ordered = true }).dial()
+	var want []any
+	for i := range 300 {
+		w.want(true, "put", fmt.Appendf(nil, "%03d", i), []byte("v"))
+		want = append(want, fmt.Appendf(nil, "%03d", i))
+	}
+	all := func(o opt) (keys []any) {
+		o["keys"], o["count"] = true, 70
+		for {
+			next, entries := w.page(o)
+			if keys = append(keys, entries...); next == nil {
+				return keys
+			}
+			o["cursor"] = next
+		}
+	}
+	require.Equal(t, want, all(opt{}))
+	require.Equal(t, want[20:30], all(opt{"prefix": []byte("02")}))
+	require.Equal(t, want[25:], all(opt{"from": []byte("025"), "to": nil}))
+	require.Equal(t, want[:25], all(opt{"to": []byte("025"), "from": []byte{}}))
+	require.Empty(t, all(opt{"to": []byte{}}))
+	down := all(opt{"from": []byte("100"), "to": []byte("280"), "reverse": true})
+	slices.Reverse(down)
+	require.Equal(t, want[100:280], down)
+	without := start(t, nil).dial()
+	for _, o := range []opt{{"from": []byte("a")}, {"to": []byte{}}, {"reverse": true}} {
+		without.refuse(ipc.CodeBadRequest, "scan", o)
+	}
+	require.Empty(t, without.ask("scan", opt{"from": nil, "to": nil, "reverse": false}).code)
+	next, _ := w.page(opt{"count": 10})
+	without.refuse(ipc.CodeCursorLost, "scan", opt{"cursor": next})
+}
 
 // page asks for a page of a scan.
 func (w *wire) page(o opt) (next any, entries []any) {

@@ -33,6 +33,8 @@ type Config struct {
 	SegmentSize    int64
 	CommitInterval time.Duration
 
+	Ordered bool
+
 	CheckpointDistance int64
 	CheckpointsKept    int
 	RecoverVersion     int
@@ -150,6 +152,8 @@ var settings = []setting{
 		func(c *Config) value { return choiceValue{&c.IO, []string{"auto", "uring", "sync"}} }},
 	{"memory", "memory for index, log and I/O buffers together", true,
 		func(c *Config) value { return sizeValue[int64]{&c.Memory, memoryMin, memoryMax} }},
+	{"ordered", "keep the keys in their order in memory too: scan returns them so and takes from and to, and a start reads the whole log", false,
+		func(c *Config) value { return switchValue{&c.Ordered} }},
 	{"page_size", "page of the log, a power of two; fixed when the store is created", false,
 		func(c *Config) value { return sizeValue[int]{&c.PageSize, pageMin, pageMax} }},
 	{"segment_size", "size of one file of the log, a power of two; fixed when the store is created", false,

@@ -57,6 +57,28 @@ func (v choiceValue) Set(s string) error {
 func (v choiceValue) String() string { return *v.p }
 func (v choiceValue) Type() string   { return strings.Join(v.words, "|") }
 
+// switchValue is on or off.
+type switchValue struct{ p *bool }
+
+func (v switchValue) Set(s string) error {
+	switch strings.TrimSpace(s) {
+	case "on", "true":
+		*v.p = true
+	case "off", "false":
+		*v.p = false
+	default:
+		return fmt.Errorf("%q is not one of on, off", s)
+	}
+	return nil
+}
+func (v switchValue) String() string {
+	if *v.p {
+		return "on"
+	}
+	return "off"
+}
+func (v switchValue) Type() string { return "on|off" }
+
 // sizeValue is a number of bytes.
 type sizeValue[T int | int64] struct {
 	p        *T

@@ -63,6 +63,9 @@ func (s *Store) orderedFrom(cursor []byte, reverse bool) (key []byte, err error)
 	return cursor[orderCursorHead:], nil
 }
 
+// Ordered reports whether the store has been opened with the ordered index.
+func (s *Store) Ordered() bool { return s.order.tree != nil }
+
 // inOrder reports whether a scan goes by the ordered index.
 func (s *Store) inOrder(opt *ScanOptions) (bool, error) {
 	of := len(opt.Cursor) > 0 && opt.Cursor[0] == orderCursorFormat

@@ -113,6 +113,10 @@ type ScanCall struct {
 	HasCursor bool
 	KeysOnly  bool
 	Count     int // entries at most; 0: not given
+	// From is the lowest key, To the lowest that is above all; nil: no such bound. With
+	// Reverse the highest keys come first.
+	From, To []byte
+	Reverse  bool
 }
 
 // WatchCall says which changes are wanted. Its bytes alias the message.
@@ -230,7 +234,7 @@ func (p *params) parse(c *Call) (err *Error) {
 	case MethodLen:
 		return p.options(c, optExact)
 	case MethodScan:
-		return p.options(c, optPrefix|optCursor|optKeys|optCount)
+		return p.options(c, optPrefix|optCursor|optKeys|optCount|optFrom|optTo|optReverse)
 	case MethodWatch:
 		return p.options(c, optPrefix|optFrom)
 	case MethodConfig:

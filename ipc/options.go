@@ -29,6 +29,8 @@ const (
 	optCursor
 	optKeys
 	optFrom
+	optTo
+	optReverse
 )
 
 // optionOf returns the option of that name, 0 if there is none.
@@ -74,6 +76,10 @@ func optionOf(name []byte) option {
 		return optKeys
 	case "from":
 		return optFrom
+	case "to":
+		return optTo
+	case "reverse":
+		return optReverse
 	}
 	return 0
 }
@@ -154,7 +160,14 @@ func (p *params) option(c *Call, o option) *Error {
 		}
 		return p.prefix(&c.Scan.Prefix)
 	case optFrom:
-		return p.watchFrom(c)
+		if p.m == MethodWatch {
+			return p.watchFrom(c)
+		}
+		return p.bound("from", &c.Scan.From)
+	case optTo:
+		return p.bound("to", &c.Scan.To)
+	case optReverse:
+		return p.flag("reverse", &c.Scan.Reverse)
 	case optCursor:
 		return p.cursor(c)
 	default: // optCookie
@@ -235,6 +248,22 @@ func (p *params) prefix(to *[]byte) *Error {
 	v, err := p.r.Bytes()
 	if err != nil {
 		return p.wrong(`option "prefix"`, "bin or str", err)
+	}
+	if len(v) > p.lim.Key {
+		return p.wrongKey(len(v))
+	}
+	*to = v
+	return nil
+}
+
+// bound takes where a scan in order begins or ends, an empty key too; nil: nowhere.
+func (p *params) bound(name string, to *[]byte) *Error {
+	if p.r.TakeNil() {
+		return nil
+	}
+	v, err := p.r.Bytes()
+	if err != nil {
+		return p.wrong(fmt.Sprintf("option %q", name), "bin, str or nil", err)
 	}
 	if len(v) > p.lim.Key {
 		return p.wrongKey(len(v))

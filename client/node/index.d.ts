@@ -63,6 +63,12 @@ export interface DeleteOptions extends WriteOptions {
 
 export interface ScanOptions extends CallOptions {
   prefix?: Bytes
+  /** The lowest key that is wanted; needs a daemon with the ordered index, as do to and reverse. */
+  from?: Bytes
+  /** The lowest key above those that are wanted. */
+  to?: Bytes
+  /** The highest keys first. */
+  reverse?: boolean
   /** Entries of one page, 1000 by default. */
   count?: number
 }

@@ -121,8 +121,10 @@ export class Client {
   config(changes, o) { return this.#call(() => requests.config(changes), o) }
   call(method, ...params) { return this.#call(() => requests.call(method, params)) }
 
-  // scan yields [key, value] of all keys that begin with prefix, in no order. CursorLost says that it
-  // was interrupted for too long: begin anew.
+  // scan yields [key, value] of all keys that begin with prefix. CursorLost says that it was interrupted
+  // for too long: begin anew. A daemon with the ordered index (setting ordered) yields them in the order
+  // of the keys, from one on and below another (from, to), the highest first if reverse. Without it there
+  // is no order, and these are a BadRequest.
   async *scan(o = {}) { yield* this.#scan(o, false) }
 
   // scanKeys is scan without the values.

@@ -11,29 +11,40 @@ import (
 )
 
 func (t *tool) scanCommand() *cobra.Command {
-	var prefix string
-	var keys bool
+	var prefix, from, to string
+	var keys, reverse bool
 	cmd := &cobra.Command{
 		Use:   "scan",
 		Short: "list all keys with their values",
-		Long: "scan lists every key that is there from its beginning to its end exactly once, in no order. A line\n" +
-			"is key, tab, value, with tab, newline, carriage return and backslash written \\t \\n \\r \\\\. With\n" +
-			"--hex --prefix and the keys that are listed are in hexadecimal. It reads the daemon's whole log,\n" +
-			"whatever the prefix is.",
+		Long: "scan lists every key that is there from its beginning to its end exactly once. A line is key, tab,\n" +
+			"value, with tab, newline, carriage return and backslash written \\t \\n \\r \\\\. With --hex the keys of\n" +
+			"the options, and those that are listed, are in hexadecimal.\n\n" +
+			"A daemon with the ordered index (setting ordered) returns the keys in their order, byte by byte, takes\n" +
+			"--from, --to and --reverse, and reads no more than it returns. Any other one reads its whole log,\n" +
+			"whatever the prefix is, and there is no order.",
 		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o := client.ScanOptions{KeysOnly: keys, Count: scanKeys}
-			if prefix != "" {
-				p, err := t.key(prefix)
+			o := client.ScanOptions{KeysOnly: keys, Count: scanKeys, Reverse: reverse}
+			for _, k := range []struct {
+				text string
+				to   *[]byte
+			}{{prefix, &o.Prefix}, {from, &o.From}, {to, &o.To}} {
+				if k.text == "" {
+					continue
+				}
+				key, err := t.key(k.text)
 				if err != nil {
 					return err
 				}
-				o.Prefix = p
+				*k.to = key
 			}
 			return t.scan(cmd, o)
 		},
 	}
 	cmd.Flags().StringVar(&prefix, "prefix", "", "only keys that begin with it")
+	cmd.Flags().StringVar(&from, "from", "", "only keys from it on")
+	cmd.Flags().StringVar(&to, "to", "", "only keys below it")
+	cmd.Flags().BoolVar(&reverse, "reverse", false, "the highest keys first")
 	cmd.Flags().BoolVar(&keys, "keys", false, "only the keys")
 	return cmd
 }

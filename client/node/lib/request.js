@@ -164,13 +164,14 @@ export function mdel(keys, { blind, sync } = {}) {
   return new Request(WRITE, numberOrNull, 'mdel', params, { sure: blind ? [null] : undefined, sync })
 }
 
-export function scan({ prefix = '', count = 1000 }, cursor, keys) {
+export function scan({ prefix = '', from, to, reverse, count = 1000 }, cursor, keys) {
   const read = (result) => {
     const [next, entries] = list(result)
     const one = keys ? buffer : (e) => list(e).map(buffer)
     return { next: bufferOrNull(next), entries: list(entries).map(one) }
   }
-  const given = options({ prefix: bytes(prefix).length > 0 ? bytes(prefix) : null, count, cursor, keys })
+  const bound = (key) => (key === undefined || key === null ? null : bytes(key))
+  const given = options({ prefix: bytes(prefix).length > 0 ? bytes(prefix) : null, from: bound(from), to: bound(to), count, cursor, keys, reverse })
   return new Request(READ, read, 'scan', given)
 }
 

@@ -149,6 +149,21 @@ test('scan', async (t) => {
   assert.equal((await all(c.scanKeys())).length, 501)
 })
 
+test('scan in order', async (t) => {
+  // What could go wrong: a bound or the direction is not heeded, or another daemon does not mind them.
+  const d = await startDaemon(t, { ordered: 'on' })
+  const c = await connected(t, d.socket)
+  const keys = Array.from({ length: 500 }, (_, i) => String(i)).sort()
+  await c.mput(keys.map((k) => [k, k]))
+  assert.deepEqual((await all(c.scan({ count: 70 }))).map(([k]) => text(k)), keys)
+  const part = keys.filter((k) => k >= '17' && k < '30')
+  assert.deepEqual((await all(c.scanKeys({ from: '17', to: Buffer.from('30'), count: 7 }))).map(text), part)
+  assert.deepEqual((await all(c.scanKeys({ from: '17', to: '30', reverse: true, count: 7 }))).map(text), part.reverse())
+  const other = await startDaemon(t)
+  const without = await connected(t, other.socket)
+  await assert.rejects(all(without.scan({ from: 'a' })), { name: 'BadRequest' })
+})
+
 test('errors', async (t) => {
   // What could go wrong: an error cannot be told from another, or harms the connection.
   const d = await startDaemon(t)

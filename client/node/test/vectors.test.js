@@ -37,6 +37,7 @@ const calls = {
   '[0, 12, "len", []]': (c) => c.len(),
   '[0, 12, "len", [{"exact": true}]]': (c) => c.len({ exact: true }),
   '[0, 23, "scan", [{"prefix": \'a\', "count": 2}]]': async (c) => (await c.scan({ prefix: 'a', count: 2 }).next()).value,
+  '[0, 25, "scan", [{"from": \'a\', "to": \'ac\', "count": 2, "reverse": true}]]': async (c) => (await c.scan({ from: 'a', to: 'ac', count: 2, reverse: true }).next()).value,
   '[0, 13, "sync", []]': (c) => c.sync(),
   '[0, 14, "stats", []]': (c) => c.stats(),
   '[0, 26, "health", []]': (c) => c.health(),

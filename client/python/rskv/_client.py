@@ -165,19 +165,27 @@ class Client:
         """Any other method of the protocol, such as call("checkpoint", {"kind": "log"})."""
         return self._call(requests.anything(method, params))
 
-    def scan(self, prefix: Bytes = b"", *, count: int = 1000) -> Iterator[tuple[bytes, bytes]]:
-        """All keys that begin with prefix, with their values, in no order. Raises CursorLost if it is
-        interrupted for too long: begin anew."""
-        return cast("Iterator[tuple[bytes, bytes]]", self._scan(prefix, False, count))
+    def scan(
+        self, prefix: Bytes = b"", *, start: Bytes | None = None, stop: Bytes | None = None, reverse: bool = False, count: int = 1000
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """All keys that begin with prefix, with their values. Raises CursorLost if it is interrupted for too
+        long: begin anew.
 
-    def scan_keys(self, prefix: Bytes = b"", *, count: int = 1000) -> Iterator[bytes]:
+        A daemon with the ordered index (setting ordered) returns them in the order of the keys, from start
+        on and below stop, the highest first if reverse. Without it there is no order, and these are a
+        BadRequest."""
+        return cast("Iterator[tuple[bytes, bytes]]", self._scan(requests.Range(prefix, start, stop, reverse), False, count))
+
+    def scan_keys(
+        self, prefix: Bytes = b"", *, start: Bytes | None = None, stop: Bytes | None = None, reverse: bool = False, count: int = 1000
+    ) -> Iterator[bytes]:
         """scan without the values."""
-        return cast("Iterator[bytes]", self._scan(prefix, True, count))
+        return cast("Iterator[bytes]", self._scan(requests.Range(prefix, start, stop, reverse), True, count))
 
-    def _scan(self, prefix: Bytes, keys: bool, count: int) -> Iterator[Any]:
+    def _scan(self, over: requests.Range, keys: bool, count: int) -> Iterator[Any]:
         cursor: bytes | None = None
         while True:
-            entries, cursor = self._call(requests.scan(prefix, keys, count, cursor))
+            entries, cursor = self._call(requests.scan(over, keys, count, cursor))
             yield from entries
             if cursor is None:
                 return

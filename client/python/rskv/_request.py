@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
@@ -201,14 +202,31 @@ def mdelete(keys: Iterable[Bytes], blind: bool, sync: bool) -> Request[int | Non
 Page = tuple[list[Any], bytes | None]
 
 
-def scan(prefix: Bytes, keys: bool, count: int, cursor: bytes | None) -> Request[Page]:
+@dataclass(frozen=True)
+class Range:
+    """Which keys a scan is about, in which direction."""
+
+    prefix: Bytes = b""
+    start: Bytes | None = None
+    stop: Bytes | None = None
+    reverse: bool = False
+
+
+def _bound(key: Bytes | None) -> bytes | None:
+    return None if key is None else data(key)
+
+
+def scan(over: Range, keys: bool, count: int, cursor: bytes | None) -> Request[Page]:
     def read(result: Any) -> Page:
         following, entries = result
         if keys:
             return [of(bytes)(k) for k in entries], _bytes(following)
         return [(of(bytes)(k), of(bytes)(v)) for k, v in entries], _bytes(following)
 
-    return Request(Nature.READ, read, "scan", *options(prefix=data(prefix) or None, count=count, cursor=cursor, keys=keys))
+    return Request(Nature.READ, read, "scan", *options(
+        prefix=data(over.prefix) or None, from_=_bound(over.start), to=_bound(over.stop),
+        count=count, cursor=cursor, keys=keys, reverse=over.reverse,
+    ))  # fmt: skip
 
 
 def length(exact: bool) -> Request[int]:

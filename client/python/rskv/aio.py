@@ -166,22 +166,32 @@ class Client:
         """Any other method of the protocol, such as call("checkpoint", {"kind": "log"})."""
         return await self._call(requests.anything(method, params))
 
-    async def scan(self, prefix: Bytes = b"", *, count: int = 1000) -> AsyncIterator[tuple[bytes, bytes]]:
-        """All keys that begin with prefix, with their values, in no order. Raises CursorLost if it is
-        interrupted for too long: begin anew."""
+    async def scan(
+        self, prefix: Bytes = b"", *, start: Bytes | None = None, stop: Bytes | None = None, reverse: bool = False, count: int = 1000
+    ) -> AsyncIterator[tuple[bytes, bytes]]:
+        """All keys that begin with prefix, with their values. Raises CursorLost if it is interrupted for too
+        long: begin anew.
+
+        A daemon with the ordered index (setting ordered) returns them in the order of the keys, from start
+        on and below stop, the highest first if reverse. Without it there is no order, and these are a
+        BadRequest."""
         cursor: bytes | None = None
+        over = requests.Range(prefix, start, stop, reverse)
         while True:
-            entries, cursor = await self._call(requests.scan(prefix, False, count, cursor))
+            entries, cursor = await self._call(requests.scan(over, False, count, cursor))
             for entry in entries:
                 yield entry
             if cursor is None:
                 return
 
-    async def scan_keys(self, prefix: Bytes = b"", *, count: int = 1000) -> AsyncIterator[bytes]:
+    async def scan_keys(
+        self, prefix: Bytes = b"", *, start: Bytes | None = None, stop: Bytes | None = None, reverse: bool = False, count: int = 1000
+    ) -> AsyncIterator[bytes]:
         """scan without the values."""
         cursor: bytes | None = None
+        over = requests.Range(prefix, start, stop, reverse)
         while True:
-            entries, cursor = await self._call(requests.scan(prefix, True, count, cursor))
+            entries, cursor = await self._call(requests.scan(over, True, count, cursor))
             for entry in entries:
                 yield entry
             if cursor is None:

@@ -106,6 +106,22 @@ class TestClient(unittest.TestCase):
         self.assertEqual(sorted(self.c.scan_keys("scan/", count=70)), sorted(want))
         self.assertEqual(list(self.c.scan("scan/none")), [])
 
+    def test_scan_in_order(self) -> None:
+        """What could go wrong: a bound or the direction is not heeded, or another daemon does not mind them."""
+        daemon = Daemon(ordered="on")
+        self.addCleanup(daemon.close)
+        c = rskv.Client(daemon.socket)
+        self.addCleanup(c.close)
+        keys = sorted(f"{i}".encode() for i in range(500))
+        c.mput({k: k for k in keys})
+        self.assertEqual([k for k, _ in c.scan(count=70)], keys)
+        part = [k for k in keys if b"17" <= k < b"30"]
+        self.assertEqual(list(c.scan_keys(start="17", stop=b"30", count=7)), part)
+        self.assertEqual(list(c.scan_keys(start="17", stop=b"30", reverse=True, count=7)), part[::-1])
+        self.assertEqual(list(c.scan_keys("1", start="17")), [k for k in part if k < b"2"])
+        with self.assertRaises(rskv.BadRequest):
+            list(self.c.scan(start="a"))
+
     def test_errors(self) -> None:
         """What could go wrong: an error cannot be told from another, or harms the connection."""
         c = self.c

@@ -45,6 +45,7 @@ CALLS: dict[str, Callable[[rskv.Client], Any]] = {
     '[0, 12, "len", []]': lambda c: c.len(),
     '[0, 12, "len", [{"exact": true}]]': lambda c: c.len(exact=True),
     "[0, 23, \"scan\", [{\"prefix\": 'a', \"count\": 2}]]": lambda c: next(iter(c.scan("a", count=2))),
+    "[0, 25, \"scan\", [{\"from\": 'a', \"to\": 'ac', \"count\": 2, \"reverse\": true}]]": lambda c: next(iter(c.scan(start="a", stop="ac", count=2, reverse=True))),
     '[0, 13, "sync", []]': lambda c: c.sync(),
     '[0, 14, "stats", []]': lambda c: c.stats(),
     '[0, 26, "health", []]': lambda c: c.health(),
