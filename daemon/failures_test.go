@@ -2,7 +2,7 @@ package daemon
 
 import (
 	"context"
-	"errors"
+	"encoding/binary"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -17,6 +17,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/stretchr/testify/require"
 
 	"rskv/ipc"
@@ -256,14 +257,19 @@ func TestOperations_Starts(t *testing.T) {
 		change(&cfg)
 		return runs(cfg)
 	}
-	damage := func(offset int64) error {
+	// change writes 9 to a byte of the manifest; whole: and a checksum that fits.
+	change := func(offset int, whole bool) error {
 		cfg := testConfig(t)
 		startWith(t, cfg).stop()
 		for _, name := range []string{"MANIFEST.meta", "MANIFEST.copy.meta"} {
-			f, err := os.OpenFile(filepath.Join(cfg.Dir, name), os.O_WRONLY, 0)
+			path := filepath.Join(cfg.Dir, name)
+			b, err := os.ReadFile(path)
 			require.NoError(t, err)
-			_, err = f.WriteAt([]byte{9}, offset)
-			require.NoError(t, errors.Join(err, f.Close()))
+			b[offset] = 9
+			if whole {
+				b = binary.LittleEndian.AppendUint64(b[:len(b)-8], xxhash.Sum64(b[:len(b)-8]))
+			}
+			require.NoError(t, os.WriteFile(path, b, 0o600))
 		}
 		return runs(cfg)
 	}
@@ -278,8 +284,8 @@ func TestOperations_Starts(t *testing.T) {
 		"is not between":             run(func(c *Config) { c.Memory = 1 << 20 }),
 		"no such setting":            misspelt,
 		"memory budget is too small": runs(shrunk),
-		"unknown format version":     damage(8),
-		"data is damaged":            damage(64),
+		"unknown format version":     change(8, true),
+		"data is damaged":            change(64, false),
 	} {
 		require.ErrorContains(t, err, words)
 		require.Contains(t, section, "`"+words+"`")

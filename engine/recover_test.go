@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/stretchr/testify/require"
 
 	"rskv/engine/internal/manifest"
@@ -323,7 +325,8 @@ func TestRecover_Refused(t *testing.T) {
 		say    string
 	}{
 		{"another version", func(m *iotest.Mem) {
-			writeMeta(t, m, append(bytes.Clone(b[:8]), append([]byte{3, 0, 0, 0}, b[12:]...)...))
+			other := append(bytes.Clone(b[:8]), append([]byte{3, 0, 0, 0}, b[12:len(b)-8]...)...)
+			writeMeta(t, m, binary.LittleEndian.AppendUint64(other, xxhash.Sum64(other)))
 		}, ErrFormat, "version 3"},
 		{"damaged", func(m *iotest.Mem) {
 			writeMeta(t, m, append(bytes.Clone(b[:20]), append([]byte{b[20] ^ 1}, b[21:]...)...))

@@ -105,15 +105,19 @@ func Decode(b []byte) (*Manifest, error) {
 	if len(b) < fixedSize+sumSize || string(b[:8]) != magic {
 		return nil, ErrNotManifest
 	}
+	got, want := xxhash.Sum64(b[:len(b)-sumSize]), le.Uint64(b[len(b)-sumSize:])
 	version := le.Uint32(b[8:])
 	if !Readable(version) {
+		if got != want { // of every version
+			return nil, fmt.Errorf("%w: version %d, and checksum %016x, expected %016x", ErrDamaged, version, got, want)
+		}
 		return nil, fmt.Errorf("%w %d, this program reads versions %d to %d", ErrVersion, version, VersionMin, Version)
 	}
 	n := le.Uint32(b[12:])
 	if n > spansMax || len(b) != fixedSize+int(n)*spanSize+sumSize {
 		return nil, fmt.Errorf("%w: %d bytes for %d spans", ErrDamaged, len(b), n)
 	}
-	if got, want := xxhash.Sum64(b[:len(b)-sumSize]), le.Uint64(b[len(b)-sumSize:]); got != want {
+	if got != want {
 		return nil, fmt.Errorf("%w: checksum %016x, expected %016x", ErrDamaged, got, want)
 	}
 	m := &Manifest{

@@ -77,8 +77,6 @@ func TestDecode_EveryByte(t *testing.T) {
 			switch {
 			case i < 8:
 				require.ErrorIs(t, err, ErrNotManifest, "byte %d", i)
-			case i < 12:
-				require.ErrorIs(t, err, ErrVersion, "byte %d", i)
 			default:
 				require.ErrorIs(t, err, ErrDamaged, "byte %d", i)
 			}
