@@ -96,6 +96,7 @@ func (c *conn) replyValue(k *call, op *engine.Op) {
 		c.refuse(k, answerTooLarge(c.limits.Answer))
 	default:
 		o.ready = ipc.AppendBinResult(o.ready, k.id, op.Value)
+		c.accountMuch()
 	}
 }
 

@@ -161,7 +161,10 @@ func (c *conn) takeUp() bool {
 			c.run()
 		}
 		if c.batch.n > 0 {
-			continue
+			if !c.server.crowded() {
+				continue
+			}
+			c.run() // one at a time: who does not take his answer waits with the next
 		}
 		if len(c.output.ready) >= flushBytes {
 			c.unlocked(c.flush)
@@ -206,8 +209,11 @@ func (c *conn) overloaded() bool {
 	return owed+c.flight.expected() > c.limits.Queued ||
 		c.flight.unanswered >= c.limits.Unanswered ||
 		c.flight.bytes > parkedMax ||
-		owed > 0 && c.server.queued.Load() > int64(c.limits.QueuedAll)
+		owed > 0 && c.server.crowded()
 }
+
+// crowded reports whether the memory for answers of all connections is spent.
+func (s *server) crowded() bool { return s.queued.Load() > int64(s.limits.QueuedAll) }
 
 // awaitRoom waits until the connection is within its bounds again. False: it
 // is stopping and there is no use in waiting.
@@ -217,6 +223,7 @@ func (c *conn) awaitRoom() bool {
 	c.unlocked(c.flush)
 	if c.overloaded() {
 		c.server.count.heldUp.Add(1)
+		c.session.Start(nil) // it keeps no answers while nobody comes
 	}
 	for c.overloaded() {
 		if c.stopping || c.dead {

@@ -240,7 +240,7 @@ func (c *conn) awaitTaken(f *follower, n int) (ok bool, err error) {
 	room := min(followQueued, c.limits.Queued)
 	full := func() bool {
 		owed := c.owed()
-		return owed > 0 && (owed+n > room || c.server.queued.Load() > int64(c.limits.QueuedAll))
+		return owed > 0 && (owed+n > room || c.server.crowded())
 	}
 	if !full() {
 		return f.ctx.Err() == nil, nil

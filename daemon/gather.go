@@ -155,6 +155,7 @@ func (c *conn) gatherValue(g *gather, part int, op *engine.Op) {
 		t.text, t.spans = make([]byte, headRoom), nil
 	}
 	c.output.gathering += len(t.text) - before
+	c.accountMuch()
 }
 
 // gatherDone counts one part, and answers after the last.

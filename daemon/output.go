@@ -64,13 +64,20 @@ func (c *conn) account() {
 	}
 }
 
+// accountMuch is account in the middle of a burst: others have to know of what it
+// has brought together so far.
+func (c *conn) accountMuch() {
+	if c.owed() > c.output.accounted+flushBytes {
+		c.account()
+	}
+}
+
 // noRoomFor reports whether an answer of n bytes has to be refused because the
 // memory for answers is spent, or half of it by this connection alone: only a
 // client can bring that about that asks for much that is on disk and does not
 // take it. Short answers are always given.
 func (c *conn) noRoomFor(n int) bool {
-	all := int64(c.limits.QueuedAll)
-	return n > readBytes && (c.server.queued.Load() > all || int64(c.owed()) > all/2)
+	return n > readBytes && (c.server.crowded() || c.owed() > c.limits.QueuedAll/2)
 }
 
 // paceMax is how long completions wait for a client to take the answers before

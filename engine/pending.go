@@ -347,8 +347,8 @@ func (s *Session) queueArrived(r *readOp) {
 
 // Complete goes on with the operations whose reads have finished. It calls fn
 // for every operation that is done, with the session's own copy of the Op, valid
-// until the next Start, Complete or Close; nil drops the answers. It returns how
-// many are still pending. It never waits for a read, but like Start it may wait
+// until fn returns; its Value is valid until the next Start, Complete or Close. nil
+// drops the answers. It returns how many are still pending. It never waits for a read, but like Start it may wait
 // for a log page.
 func (s *Session) Complete(fn func(op *Op)) (pending int) {
 	s.recycle()
@@ -686,8 +686,13 @@ func (s *Session) finish(p *pendingOp, fn func(*Op)) {
 		}
 	} else {
 		fn(&p.op)
+		if p.large != nil {
+			// The value is the caller's now. To keep it as well would hold all that one
+			// Complete hands out, which no budget knows of any more.
+			p.op.Value = nil
+		}
 	}
-	s.dropLarge(p) // the value is the caller's now
+	s.dropLarge(p)
 	q.retired = append(q.retired, p)
 }
 
