@@ -60,6 +60,7 @@ var mayImport = map[string][]string{
 	"rskv/ioring":                    {},
 	"rskv/ioring/iotest":             {"rskv/ioring"},
 	"rskv/ioring/iotest/faultfs":     {},
+	"rskv/ioring/iotest/loopfs":      {},
 	"rskv/ioring/iotest/sim":         {"rskv/ioring"},
 	"rskv/bench/...":                 {"rskv/bench/...", "rskv/client", "rskv/ipc", "rskv/engine", "rskv/ioring", "rskv/daemon"},
 }
@@ -134,7 +135,7 @@ func violations(packages []listed) []string {
 			}
 		}
 		testing := slices.Contains(p.Imports, "rskv/ioring/iotest") || slices.Contains(p.Imports, "rskv/ioring/iotest/faultfs") ||
-			slices.Contains(p.Imports, "rskv/ioring/iotest/sim")
+			slices.Contains(p.Imports, "rskv/ioring/iotest/sim") || slices.Contains(p.Imports, "rskv/ioring/iotest/loopfs")
 		if testing && !coversAny([]string{"rskv/ioring/...", "rskv/client/rskvtest"}, p.ImportPath) {
 			bad = append(bad, p.ImportPath+" imports the test devices outside of its tests")
 		}

@@ -238,6 +238,7 @@ func (s *Session) one(op *Op) error {
 }
 
 // Get returns the value of key in dst[:0], grown if need be, or ErrNotFound.
+// Without dst the value may be in memory of the session, valid until its next call.
 func (s *Session) Get(key, dst []byte) ([]byte, error) {
 	if v, ok := s.getHot(key, dst); ok {
 		return v, nil

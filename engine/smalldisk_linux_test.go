@@ -4,63 +4,37 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
 	"rskv/ioring"
+	"rskv/ioring/iotest/loopfs"
 )
 
-const (
-	// smallDiskBytes is the size of the disk in a file.
-	smallDiskBytes = 64 << 20
-	// smallDiskImage is its name, by which one that a killed run has left is known.
-	smallDiskImage = "rskv-smalldisk.ext4"
-)
+// smallDiskBytes is the size of the disk in a file.
+const smallDiskBytes = 64 << 20
 
 // smallExt4 mounts an ext4 file system of 64 MiB, without blocks reserved for root.
 func smallExt4(t *testing.T) string {
 	t.Helper()
-	removeStaleDisks()
-	base := t.TempDir()
-	image, dir := filepath.Join(base, smallDiskImage), filepath.Join(base, "mnt")
-	require.NoError(t, os.WriteFile(image, nil, 0o600))
-	require.NoError(t, os.Truncate(image, smallDiskBytes))
-	require.NoError(t, os.Mkdir(dir, 0o700))
-	if out, err := exec.Command("mkfs.ext4", "-q", "-m", "0", image).CombinedOutput(); err != nil {
-		t.Skipf("no small ext4 on this machine: mkfs.ext4: %v: %s", err, out)
-	}
-	// mount makes the loop device and asks the kernel to drop it with the mount.
-	if out, err := exec.Command("mount", "-o", "loop", image, dir).CombinedOutput(); err != nil {
-		t.Skipf("no small ext4 on this machine: mount: %v: %s", err, out)
-	}
-	t.Cleanup(func() { require.NoError(t, unix.Unmount(dir, unix.MNT_DETACH)) })
-	return dir
+	return mountLoop(t, loopfs.Ext4, smallDiskBytes).Dir
 }
 
-// removeStaleDisks unmounts the disks that killed runs have left.
-func removeStaleDisks() {
-	mounts, err := os.ReadFile("/proc/self/mounts")
+// mountLoop mounts a real file system for a test.
+func mountLoop(t *testing.T, kind loopfs.Kind, size int64) *loopfs.FS {
+	t.Helper()
+	f, err := loopfs.Mount(t.TempDir(), kind, size)
 	if err != nil {
-		return
+		t.Skipf("no %s in a file on this machine: %v", kind, err)
 	}
-	for line := range strings.Lines(string(mounts)) {
-		fields := strings.Fields(line)
-		if len(fields) < 2 || !strings.HasPrefix(fields[0], "/dev/loop") {
-			continue
-		}
-		backing, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(fields[0]), "loop/backing_file"))
-		if err != nil || !strings.Contains(string(backing), "/"+smallDiskImage) {
-			continue
-		}
-		// Without MNT_DETACH: one that is in use stays.
-		_ = unix.Unmount(fields[1], 0)
-	}
+	t.Cleanup(func() {
+		_ = f.Thaw()
+		require.NoError(t, f.Unmount())
+	})
+	return f
 }
 
 // TestFault_SmallDisk: on a real disk, filled to the brim, something else than
