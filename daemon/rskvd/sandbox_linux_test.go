@@ -15,46 +15,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"github.com/vmihailenco/msgpack/v5"
-
-	"rskv/ipc"
 )
-
-// asks is a connection that sends one request at a time.
-type asks struct {
-	t    *testing.T
-	conn net.Conn
-	id   uint32
-	buf  []byte
-}
-
-func (a *asks) ask(method string, params ...any) ipc.Response {
-	a.t.Helper()
-	a.id++
-	if params == nil {
-		params = []any{}
-	}
-	b, err := msgpack.Marshal([]any{0, a.id, method, params})
-	require.NoError(a.t, err)
-	_, err = a.conn.Write(b)
-	require.NoError(a.t, err)
-	require.NoError(a.t, a.conn.SetReadDeadline(time.Now().Add(patience)))
-	split, room := ipc.NewSplitter(ipc.MaxAnswer), make([]byte, 1<<20)
-	for {
-		n, refused := split.Next(a.buf)
-		require.Nil(a.t, refused)
-		if n > 0 {
-			var r ipc.Response
-			require.Nil(a.t, ipc.ParseResponse(a.buf[:n], &r))
-			a.buf = a.buf[n:]
-			require.NoError(a.t, r.Err(), method)
-			return r
-		}
-		n, err = a.conn.Read(room)
-		require.NoError(a.t, err)
-		a.buf = append(a.buf, room[:n]...)
-	}
-}
 
 // TestSandbox: a daemon that can do what it has no need to, or not what it has.
 func TestSandbox(t *testing.T) {
@@ -74,6 +35,7 @@ func TestSandbox(t *testing.T) {
 	write("max_connections = 44\n")
 	args := []string{"--config", settings, "--admin-listen", address, "--segment-size", "4MiB", "--page-size", "256KiB", "--more-sockets", filepath.Join(dir, "new", "m")}
 	cmd, socket, stderr := serving(t, dir, args...)
+	require.Eventually(t, func() bool { return strings.Contains(stderr.String(), "msg=sandbox") }, patience, time.Millisecond, "%s", stderr)
 	applied := regexp.MustCompile(`msg=sandbox applied="(.*)"`).FindStringSubmatch(stderr.String())
 	require.NotNil(t, applied, "%s", stderr)
 	if !strings.Contains(applied[1], "Landlock, version") {
