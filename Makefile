@@ -92,10 +92,12 @@ run: build ## start a daemon in the foreground, in a temporary directory
 	@.ci/try
 
 python: build ## the tests of client/python, and its types if mypy is there (needs python3-msgpack)
+	@$(PYTHON) -c 'import msgpack' 2>/dev/null || { echo "$(PYTHON) has no msgpack: apt-get install python3-msgpack, or make python PYTHON=..."; exit 1; }
 	cd client/python && $(PYTHON) -m unittest $(PYTHONTESTS)
 	@if command -v mypy >/dev/null; then cd client/python && mypy; else echo "types not checked: mypy is missing"; fi
 
 node: build ## the tests of client/node, and its types (needs Node.js 20 and npm)
+	@command -v npm >/dev/null || { echo "Node.js 20 and npm are missing: apt-get install nodejs npm"; exit 1; }
 	cd client/node && node --test test/*.test.js
 	cd client/node && npm ci --no-audit --no-fund && npm run -s types
 

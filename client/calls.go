@@ -4,12 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"reflect"
 	"time"
 
 	"rskv/ipc"
-
-	"github.com/vmihailenco/msgpack/v5"
 )
 
 // Pair is a key and its value.
@@ -377,82 +374,4 @@ func (c *Client) flyInt(ctx context.Context, f *flight, invalid error) (int64, e
 	v, err := f.int(0)
 	f.release()
 	return v, err
-}
-
-// flyMap waits for a flight of one request whose answer is a map of names.
-func (c *Client) flyMap(ctx context.Context, f *flight) (map[string]any, error) {
-	if err := c.fly(ctx, f); err != nil {
-		return nil, err
-	}
-	defer f.release()
-	return f.names()
-}
-
-// names is the map of names that a landed flight of one request brought.
-func (f *flight) names() (map[string]any, error) {
-	r, err := f.raw(0, ipc.KindMap)
-	if err != nil {
-		return nil, err
-	}
-	var m map[string]any
-	if err := unmarshal(r.Rest(), &m); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
-	}
-	widen(m)
-	return m, nil
-}
-
-// widen gives numbers the widest type of their kind, whatever size they were sent in.
-func widen(v any) any {
-	switch v := v.(type) {
-	case int8, int16, int32:
-		return reflect.ValueOf(v).Int()
-	case uint8, uint16, uint32:
-		return reflect.ValueOf(v).Uint()
-	case float32:
-		return float64(v)
-	case map[string]any:
-		for name, x := range v {
-			v[name] = widen(x)
-		}
-	case []any:
-		for i, x := range v {
-			v[i] = widen(x)
-		}
-	}
-	return v
-}
-
-// unmarshal is msgpack's, for bytes whose lengths and nesting were checked first: see ipc.Validate.
-func unmarshal(b []byte, v any) error {
-	if err := ipc.Validate(b); err != nil {
-		return err
-	}
-	return msgpack.Unmarshal(b, v)
-}
-
-// number returns the unsigned integer under name, 0 if there is none.
-func number(m map[string]any, name string) uint64 { return unsigned(m[name]) }
-
-// unsigned is an integer of any type that msgpack makes, 0 if it is negative or something else.
-func unsigned(v any) uint64 {
-	switch v := v.(type) {
-	case int8:
-		return uint64(max(v, 0))
-	case int16:
-		return uint64(max(v, 0))
-	case int32:
-		return uint64(max(v, 0))
-	case int64:
-		return uint64(max(v, 0))
-	case uint8:
-		return uint64(v)
-	case uint16:
-		return uint64(v)
-	case uint32:
-		return uint64(v)
-	case uint64:
-		return v
-	}
-	return 0
 }

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"rskv/ipc"
@@ -23,17 +22,9 @@ type CheckpointInfo struct {
 func (c *Client) Checkpoints(ctx context.Context) ([]CheckpointInfo, error) {
 	f := takeFlight()
 	f.end(f.begin(ipc.MethodCheckpoints, 0), natureRead)
-	if err := c.fly(ctx, f); err != nil {
-		return nil, err
-	}
-	defer f.release()
-	r, err := f.raw(0, ipc.KindArray)
+	all, err := c.flyMaps(ctx, f)
 	if err != nil {
 		return nil, err
-	}
-	var all []map[string]any
-	if err := unmarshal(r.Rest(), &all); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
 	list := make([]CheckpointInfo, len(all))
 	for i, m := range all {

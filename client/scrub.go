@@ -95,12 +95,3 @@ func (f *flight) scrubBegin(a ipc.Action, count int) int {
 func (f *flight) scrub(a ipc.Action, count int) {
 	f.end(f.scrubBegin(a, count), natureOnce)
 }
-
-// moment returns the time of that name, given in milliseconds of Unix time; 0 is the zero time.
-func moment(m map[string]any, name string) time.Time {
-	ms := number(m, name)
-	if ms == 0 {
-		return time.Time{}
-	}
-	return time.UnixMilli(int64(ms))
-}

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"rskv/ipc"
@@ -59,17 +58,9 @@ func (c *Client) Tasks(ctx context.Context) ([]Task, error) {
 	start := f.begin(ipc.MethodTasks, 1)
 	f.buf = ipc.AppendStr(f.buf, ipc.ActionGet.String())
 	f.end(start, natureRead)
-	if err := c.fly(ctx, f); err != nil {
-		return nil, err
-	}
-	defer f.release()
-	r, err := f.raw(0, ipc.KindArray)
+	all, err := c.flyMaps(ctx, f)
 	if err != nil {
 		return nil, err
-	}
-	var all []map[string]any
-	if err := unmarshal(r.Rest(), &all); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
 	list := make([]Task, len(all))
 	for i, m := range all {

@@ -104,19 +104,7 @@ func (t *tool) sampleNow(cmd *cobra.Command) (s sample, err error) {
 // number is a number in stats as a float; 0 if there is none of that name.
 func (s sample) number(name string) float64 {
 	switch v := s.stats[name].(type) {
-	case int8:
-		return float64(v)
-	case int16:
-		return float64(v)
-	case int32:
-		return float64(v)
 	case int64:
-		return float64(v)
-	case uint8:
-		return float64(v)
-	case uint16:
-		return float64(v)
-	case uint32:
 		return float64(v)
 	case uint64:
 		return float64(v)

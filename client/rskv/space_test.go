@@ -23,7 +23,7 @@ func TestRskvd_CompactAndTasks(t *testing.T) {
 	require.Equal(t, noise(1, 1<<20), rskv(t, socket, "", "get", "key").stdout)
 
 	r = rskv(t, socket, "", "tasks")
-	require.Equal(t, 6, strings.Count(r.stdout, "\n"), r.stdout)
+	require.Greater(t, strings.Count(r.stdout, "\n"), 5, r.stdout)
 	require.Regexp(t, `(?m)^compact\trunning\t1 runs\tlast \S+Z in \S+s\tnext: the log is short$`, r.stdout)
 	require.Equal(t, result{0, "", ""}, rskv(t, socket, "", "tasks", "stop", "compact"))
 	require.Contains(t, rskv(t, socket, "", "tasks", "--json").stdout, `{"name":"compact","state":"stopped","fixed":false,"runs":1,`)

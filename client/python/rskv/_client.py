@@ -436,6 +436,9 @@ class Pipeline:
     def expire(self, key: Bytes, ttl: Seconds, *, sync: bool = False) -> Reply[bool]:
         return self._add(requests.expire(key, ttl, sync))
 
+    def persist(self, key: Bytes, *, sync: bool = False) -> Reply[bool]:
+        return self._add(requests.expire(key, None, sync))
+
     def ttl(self, key: Bytes) -> Reply[float | None]:
         return self._add(requests.ttl(key))
 

@@ -90,7 +90,10 @@ class TestClient(unittest.TestCase):
             p.put("ttl", "v", ttl=0.001)
             p.expire("ttl/n", 5)
             p.ttl("ttl/n")
+            p.persist("ttl/m")
+            p.ttl("ttl/m")
         self.assertLessEqual(p.results[2], 5)
+        self.assertEqual(p.results[3:], [True, math.inf])
         time.sleep(0.01)
         self.assertIsNone(c.get("ttl"))
         with self.assertRaises(ValueError):
