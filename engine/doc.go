@@ -65,6 +65,7 @@
 //	keyscan.go     scans of the live keys; newest.go what they ask of each record,
 //	               cursor.go what is kept between pages, scanreader.go the log,
 //	               scanholds.go how compaction waits for them
+//	history.go     what the log still has of older versions
 //	order.go       the keys in their order, kept in memory; orderscan.go scans by it
 //	feed.go        what was changed, commit by commit
 //	FORMAT.md      every byte on disk
