@@ -5,12 +5,11 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"slices"
+	"math/bits"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"rskv/engine/internal/manifest"
 	"rskv/engine/internal/record"
 )
 
@@ -20,21 +19,32 @@ import (
 //	|== pass ========|----------------------------------------|
 //	   live records -------------------------------------------> copies
 //
-//	idle [-> filling -> striking] -> copying -> committing -> freeing -> sweeping -> idle
+//	idle -> judging -> resolving -> committing -> sweeping -> idle
 //
-// Copying looks at every record below until, in order, and copies the live ones
-// (see move.go). Then begin is raised in memory: whoever looks below it finds
-// nothing, and everything live is above. The commit that follows carries the
-// copies and the new begin. Only when that is durable are segments freed, those
-// that no kept checkpoint and no backup needs, after the manifest says so.
+// Judging goes over every record of the region, page by page, and asks the index:
+// the newest record of a chain is live and is copied at once; one that has a newer
+// record of its key in memory is dead; a few have to be moved like any operation that
+// needs the disk (see move.go). What remains is dead if the newest record of its
+// chain, which is on disk, has its key, as nearly all have: a suspect.
+//
+// Resolving reads the records that suspects depend on in the order of their
+// addresses, in long stretches where they lie close together (see resolver.go). What
+// is alive after all is moved.
+//
+// Then begin is raised in memory: whoever looks below it finds nothing, and everything
+// live is above. The commit that follows carries the copies and the new begin. Only
+// when that is durable are segments freed, those that no kept checkpoint and no backup
+// needs, after the manifest says so.
 //
 // A crash before the commit finds the old begin and every original; after it, the
 // new begin and every copy. A tombstone is not copied: whatever it hides is older,
 // hence also below until, and goes with it. Reads under way when begin moves find
 // that out by themselves, see readStale.
 //
-// Whether a record is live the index tells, see move.go, or, where that would take
-// a random read for each, a sieve over the whole log, see sieve.go.
+// A pass has several workers, who take pages and stretches in turn and need no other
+// order among themselves: the swap of the index entry that a copy is published by
+// decides. Where the region ends is found out on the way: where what is copied before
+// anything is freed would not fit the disk budget, or the suspects their memory.
 //
 // A large value is written anew when one of its chunks is met, see opMoveChunk. A
 // chunk that is not linked yet keeps until from passing it.
@@ -42,30 +52,23 @@ type compactState uint8
 
 const (
 	compactIdle       compactState = iota // nothing is under way
-	compactFilling                        // the sieve learns the keys of the region
-	compactStriking                       // and which of them have newer records
-	compactCopying                        // live records go to the tail
+	compactJudging                        // live records go to the tail, suspects on the list
+	compactResolving                      // suspects are looked into
 	compactCommitting                     // the commit of the copies is under way
 	compactSweeping                       // index entries that lead nowhere are removed
 )
 
 const (
-	// compactPending bounds the look-ups that wait for the disk.
+	// compactPending bounds the look-ups of a worker that wait for the disk.
 	compactPending = 256
-	// compactGroup is how many records are looked up at a time.
+	// compactGroup is how many records are judged at a time.
 	compactGroup = groupOps
+	// compactWorkers bounds the workers.
+	compactWorkers = 4
 	// compactPoll is how often the task looks whether a pass is due, compactRetry
 	// how long it waits after one that failed.
 	compactPoll  = time.Second
 	compactRetry = 10 * time.Second
-	// compactPace is the least a pass scans a second in bytes while nothing
-	// presses; compactFactor how much for every byte that is appended meanwhile,
-	// which is enough where three quarters are live.
-	compactPace   = 64 << 20
-	compactFactor = 4
-	// compactBehind is the part of the wanted live ratio below which passes have
-	// fallen behind, and do not wait either.
-	compactBehind = 0.8
 )
 
 type compactRequest struct {
@@ -97,31 +100,33 @@ type compactor struct {
 	result    CompactResult
 	began     int64  // clock
 	moved     uint64 // bytes copied when the pass began
-	passBegan int64  // the same for the part of it that is under way
-	passMoved uint64
-	appended  uint64 // bytes appended when it began
-	begin     record.Addr
 	until     record.Addr
 	target    record.Addr // where a pass that was asked for has to get to
-	sieve     *sieve      // nil: none
-	sieved    record.Addr // up to where it has looked
-	now       int64       // by the store's clock, when the page was taken
-	gone      []expiryNote
-	dropped   int64 // keys of the pass that are counted and have expired
-	read      int64 // bytes read since the pass began
 	notBefore int64
-	err       error
 	durable   record.Addr // begin according to the last commit
 
-	session *Session
-	reader  *pageReader
-	page    []byte // being looked at; nil: none
-	base    record.Addr
-	found   []uint32    // offsets of its records, in units, that have to be moved
-	next    int         // of these
+	workers []*compactWorker
+
+	// What the workers look at. These are set before the reader is.
+	begin      record.Addr // of the region
+	space      passSpace
+	passBegan  int64  // clock
+	passMoved  uint64 // bytes copied when the region was begun
+	appendedAt uint64 // bytes appended when it was
+	byHand     bool   // the pass was asked for
+
+	reader   atomic.Pointer[pageReader] // while judging
+	resolver atomic.Pointer[resolver]   // while resolving
+	failed   atomic.Pointer[error]      // why the pass ends early
+	read     atomic.Int64               // bytes judged since it began
+	dropped  atomic.Int64               // keys of the region that are counted and have expired
+	perPage  atomic.Int64               // most suspects of a page so far
+	posted   atomic.Int64               // parts of large values, see compactWorker.post
+
+	swept record.Addr // up to where the index has been swept
+
 	row     uint64      // of the index, to be swept next
 	drained atomic.Bool // nobody is left in a section that began before the sweep; set by an epoch action
-	ops     [compactGroup]Op
 
 	// cycle is a run of passes over the whole log as it was when it began.
 	cycleTail    record.Addr
@@ -129,16 +134,25 @@ type compactor struct {
 	cycleCopied  int64
 	cycleOpened  int64 // room.opened when it began
 	cycleBegan   int64 // by the store's clock, as startedAt
-	startedAt    int64 // when the pass began
+	startedAt    int64 // when the region was begun
 }
 
 func (c *compactor) init(s *Store) {
 	c.store = s
 	c.liveRatio.Store(math.Float64bits(s.opt.LiveRatio))
 	c.durable = s.log.Begin()
-	c.session = s.NewSession()
-	c.session.mover = true
-	c.session.notify = c.task.Wake
+	for i := range max(1, min(s.opt.Runner.Parallel(), compactWorkers)) {
+		c.workers = append(c.workers, newCompactWorker(c, i))
+	}
+}
+
+// startTasks starts the task, which is also the first worker, and the other workers.
+func (c *compactor) startTasks() {
+	s := c.store
+	c.task.set(s.opt.Runner.Start(string(TaskCompact), c.step))
+	for i, w := range c.workers[1:] {
+		w.task.set(s.opt.Runner.Start(fmt.Sprintf("%s %d", TaskCompact, i+2), w.step))
+	}
 }
 
 func (c *compactor) ask(r *compactRequest) error {
@@ -155,31 +169,34 @@ func (c *compactor) ask(r *compactRequest) error {
 	return nil
 }
 
+// wake wakes all workers: there is something to do.
+func (c *compactor) wake() {
+	c.task.Wake()
+	for _, w := range c.workers[1:] {
+		w.task.Wake()
+	}
+}
+
 // step is one step of the compaction task.
 func (c *compactor) step() time.Duration {
 	if !c.task.ready() {
 		return time.Millisecond // Open is still starting the tasks
 	}
-	var wait time.Duration
 	switch c.state {
 	case compactIdle:
-		wait = c.start()
-	case compactFilling, compactStriking:
-		wait = c.sift()
-	case compactCopying:
-		wait = c.copy()
+		return c.start()
+	case compactJudging, compactResolving:
+		return c.work()
 	case compactCommitting:
-		wait = c.committing()
-	case compactSweeping:
-		wait = c.sweep()
+		return c.committing()
 	}
-	return wait
+	return c.sweep()
 }
 
 // start begins a pass if one was asked for or is due.
 func (c *compactor) start() time.Duration {
 	s := c.store
-	again := c.request != nil // a sieve was too small for the whole of it
+	again := c.request != nil // the region was too small for the whole of it
 	c.mu.Lock()
 	c.request = c.mu.asked
 	c.mu.Unlock()
@@ -193,33 +210,35 @@ func (c *compactor) start() time.Duration {
 		freeErr := c.free() // a checkpoint that held it back may have gone
 		s.dev.Recycle(s.room.recyclable())
 		s.room.look()
-		if now < c.notBefore || s.Err() != nil {
-			return compactPoll
-		}
-		if s.room.closed.Load() && c.held() {
+		if s.room.closed.Load() && c.held() && now >= c.notBefore && s.Err() == nil {
 			// Another pass would only add to what is held. Where it cannot be freed
 			// because the disk fails, writers are told and not kept waiting.
 			c.stuck.Store(freeErr != nil || s.checkpoints.failing.Load())
 			s.room.look()
+			c.letGo()
+			return compactPoll
+		}
+		e := s.EstimateGC()
+		if pay, _ := c.due(e); !pay || now < c.notBefore || s.Err() != nil {
+			c.letGo()
 			return compactPoll
 		}
 		c.stuck.Store(false)
-		e := s.EstimateGC()
-		if pay, _ := c.due(e); !pay {
-			return compactPoll
-		}
 		limit = min(limit, c.part(e))
 	}
-	c.begin, c.err, c.read, c.sieved, c.dropped = s.log.Begin(), nil, 0, 0, 0
+	c.begin = s.log.Begin()
+	c.failed.Store(nil)
+	c.read.Store(0)
+	c.dropped.Store(0)
+	c.startedAt = s.clock.now()
 	if !again {
 		c.result, c.target = CompactResult{Begin: c.begin.Bytes()}, limit
 		c.began, c.moved = now, s.stats.moved.Load()
 	}
 	limit = min(limit, c.target)
-	c.startedAt = s.clock.now()
-	c.passBegan, c.appended, c.passMoved = now, s.log.Appended(), s.stats.moved.Load()
+	c.passBegan, c.appendedAt, c.passMoved, c.byHand = now, s.log.Appended(), s.stats.moved.Load(), c.request != nil
 	units := record.Addr(s.opt.PageSize / record.Unit)
-	c.until = min(limit, c.unlinked()) &^ (units - 1)
+	c.until = min(limit, c.unlinked(), c.begin+1<<suspectFrom) &^ (units - 1)
 	if c.until <= c.begin {
 		asked := c.request != nil
 		c.finish(nil)
@@ -231,160 +250,124 @@ func (c *compactor) start() time.Duration {
 		}
 		return compactPoll
 	}
-	if bytes := c.sieveBytes(); bytes > 0 {
-		return c.beginSieve(bytes)
-	}
-	return c.beginCopy()
-}
-
-// beginCopy starts copying what lives in the region.
-func (c *compactor) beginCopy() time.Duration {
-	if err := c.open(c.begin, c.until); err != nil {
+	if err := c.beginJudging(); err != nil {
 		return c.finish(err)
 	}
-	c.state = compactCopying
-	c.store.scans.pass()
 	return 0
 }
 
-func (c *compactor) open(from, until record.Addr) (err error) {
-	c.reader, err = c.store.newPageReader(c.store.manifestUntil(until), from, until, c.task.Wake)
-	return err
-}
-
-// sieveBytes is how much memory a sieve for this pass should have, 0 if looking
-// the records up costs less.
-func (c *compactor) sieveBytes() int64 {
+// beginJudging has the workers go over the region.
+func (c *compactor) beginJudging() error {
 	s := c.store
-	onDisk := (min(s.log.Head(), s.log.Durable()) - min(s.log.Head(), c.begin)).Bytes()
-	mean := max(s.liveBytes.Load()/max(s.Len(), 1), 2*record.Unit)
-	records := (c.until - c.begin).Bytes() / mean
-	limit := s.Memory() / sieveShare
-	if share := limit / (2 * sieveEntryBytes); records > share {
-		// What fits is what the sieve would be for.
-		records = share
+	if err := c.makeSpace(); err != nil {
+		return err
 	}
-	if onDisk == 0 || records/2*sieveRead < onDisk+records*mean || limit < sievePages*int64(s.opt.PageSize) {
-		return 0
-	}
-	bytes := sievePages * int64(s.opt.PageSize)
-	for bytes < records*sieveEntryBytes*3/2 && bytes*2 <= limit {
-		bytes *= 2
-	}
-	return bytes
+	c.perPage.Store(int64(s.opt.PageSize) / max(s.meanRecord(), record.Unit) / 2)
+	c.state = compactJudging
+	c.reader.Store(s.newPageReader(s.manifestUntil(c.until), c.begin, c.until, c.space.pages, c.wake))
+	s.scans.pass()
+	c.wake()
+	return nil
 }
 
-func (c *compactor) beginSieve(bytes int64) time.Duration {
-	var err error
-	if c.sieve, err = newSieve(bytes, c.begin); err != nil {
-		return c.finish(err)
-	}
-	if err := c.store.claimForSieve(bytes); err != nil {
-		return c.finish(err)
-	}
-	c.until = min(c.until, c.begin+sieveRegion)
-	if err := c.open(c.begin, c.until); err != nil {
-		return c.finish(err)
-	}
-	c.state = compactFilling
-	return 0
-}
+// meanRecord is about how many bytes a live record takes.
+func (s *Store) meanRecord() int64 { return max(s.liveBytes.Load(), 0) / max(s.Len(), 1) }
 
-// sift takes a page through the sieve.
-func (c *compactor) sift() time.Duration {
-	if wait := c.pace(); wait > 0 {
+// work goes on with judging or resolving: the task is a worker too. When the last
+// worker has come to rest, the next state begins.
+func (c *compactor) work() time.Duration {
+	wait := c.workers[0].work()
+	if wait >= 0 || !c.resting() {
 		return wait
 	}
-	page, span, from, ready, err := c.reader.next()
-	if err == nil && !ready {
-		return -1
+	if p := c.failed.Load(); p != nil {
+		return c.finish(*p)
 	}
-	if err == nil && page != nil {
-		if err = c.siftPage(page, span, from); err == nil {
-			c.read += int64(len(page))
-			c.reader.release()
-			if c.state != compactFilling || c.sieve.room > len(page)/(2*record.Unit) {
-				return 0
-			}
-			// One more page may be too much: the region ends here.
-			c.until = min(c.until, c.reader.at)
-		}
+	if r := c.reader.Swap(nil); r != nil {
+		c.until = r.end()
 	}
-	if e := c.reader.close(); err == nil {
-		err = e
+	if c.resolve() {
+		return 0
 	}
-	c.reader = nil
-	switch {
-	case err != nil && c.state == compactStriking:
-		// Damage behind the region is not this pass's concern: look records up.
-		c.dropSieve()
-		c.sieved = 0
-		return c.beginCopy()
-	case err != nil:
-		return c.finish(err)
-	case c.state == compactStriking:
-		return c.beginCopy()
+	if wait := c.store.scans.wait(c.until); wait > 0 {
+		return wait
 	}
-	units := record.Addr(c.store.opt.PageSize / record.Unit)
-	c.sieved = max(c.until, c.store.log.Durable()&^(units-1))
-	if err := c.open(c.until, c.sieved); err != nil {
-		return c.finish(err)
-	}
-	c.state = compactStriking
+	c.commit()
 	return 0
 }
 
-// siftPage gives the records of a page to the sieve.
-func (c *compactor) siftPage(page []byte, span manifest.Span, from record.Addr) error {
-	s, v := c.store, c.sieve
-	filling := c.state == compactFilling
-	units := record.Addr(s.opt.PageSize / record.Unit)
-	base := from &^ (units - 1)
-	check := pageCheck{seed: s.seedAt(span.Start), damaged: damagedLog}
-	check.record = func(r *logRecord) error {
-		if !r.isUser() {
-			return nil
+// resting reports whether nothing is left to be taken and no worker has anything. A
+// worker says that it is busy before it looks for work, so whoever says afterwards
+// that he is has found none. A worker who posts a part of a large value to one that
+// was looked at already is noticed by the count.
+func (c *compactor) resting() bool {
+	if c.failed.Load() == nil {
+		if r := c.reader.Load(); r != nil && !r.handedOut() {
+			return false
 		}
-		key := r.key()
-		hash := record.Hash(s.seed, key)
-		if filling {
-			v.fill(hash, key, r.addr, record.KindOf(r.w1) == record.Tombstone)
-		} else {
-			v.strike(hash, key)
+		if r := c.resolver.Load(); r != nil && !r.handedOut() {
+			return false
 		}
-		return nil
 	}
-	return check.run(page, base, from, min(base+units, span.End))
+	posted := c.posted.Load()
+	for _, w := range c.workers {
+		if w.busy.Load() {
+			return false
+		}
+	}
+	return c.posted.Load() == posted
+}
+
+// resolve begins to look into the suspects, or into what their records have led to;
+// false: there is nothing.
+func (c *compactor) resolve() bool {
+	var list []suspect
+	guess := 0
+	if r := c.resolver.Load(); r != nil {
+		list, guess = r.again, r.longest
+		c.resolver.Store(nil)
+	} else if c.state == compactJudging {
+		list = c.space.suspects.take()
+	}
+	c.state = compactResolving
+	if len(list) == 0 {
+		return false
+	}
+	span := uint64(c.store.log.Tail()-c.begin)<<suspectFrom | 1<<suspectFrom
+	sortSuspects(list, bits.Len64(span))
+	c.resolver.Store(newResolver(c.store, c.begin, list, c.space.ring, guess, c.wake))
+	c.wake()
+	return true
+}
+
+// commit raises begin and asks for the commit that carries the copies.
+func (c *compactor) commit() {
+	s := c.store
+	// First: a commit that says where the log begins now must hold, or follow one
+	// that holds, what it has then lost.
+	s.ledgers.logAgain(c.until)
+	s.log.SetBegin(c.until)
+	s.live.Add(-c.dropped.Load())
+	c.result.Scanned += (c.until - c.begin).Bytes()
+	c.state = compactCommitting
+	s.commit.ask(true, func(r commitResult) {
+		c.mu.Lock()
+		c.mu.committed = &r
+		c.mu.Unlock()
+		c.task.Wake()
+	})
+}
+
+// fail ends the pass as soon as the workers have come to rest.
+func (c *compactor) fail(err error) {
+	if err != nil && c.failed.CompareAndSwap(nil, &err) {
+		c.task.Wake()
+	}
 }
 
 // damagedLog ends a pass at damage: nobody knows whose record it was.
 func damagedLog(from, _ record.Addr, why error) error {
 	return corrupt("log", from, fmt.Errorf("%w: %w", errDamagedLog, why))
-}
-
-// dropSieve gives the sieve's memory back to the log.
-func (c *compactor) dropSieve() {
-	if c.sieve == nil {
-		return
-	}
-	err := errors.Join(c.sieve.free(), c.store.claimForSieve(0))
-	c.sieve = nil
-	if err != nil {
-		c.store.opt.Logger.Warn("memory of a compaction pass is not given back", slog.Any("error", err))
-	}
-}
-
-// part is up to where a pass that nobody asked for goes: a part of the log, at
-// least a segment, up to a segment border. Under a disk budget it is one segment,
-// since what it copies before it frees anything has to fit into the reserve.
-func (c *compactor) part(e GCEstimate) record.Addr {
-	size := c.store.dev.SegmentSize()
-	length := max(size, e.Total/compactParts)
-	if c.store.room.budget.Load() > 0 {
-		length = 1 // up to the next border
-	}
-	until := c.store.log.Begin().Bytes() + length
-	return record.Addr((until + size - 1) / size * size / record.Unit)
 }
 
 // unlinked is the lowest address of a chunk that may still be linked.
@@ -399,187 +382,6 @@ func (c *compactor) unlinked() record.Addr {
 		}
 	}
 	return lowest
-}
-
-// copy goes on with the records of the pass.
-func (c *compactor) copy() time.Duration {
-	s := c.store
-	c.session.Complete(c.answer)
-	switch {
-	case c.err != nil:
-	case c.session.Pending() >= compactPending:
-		return -1
-	case c.page == nil:
-		if wait := c.pace(); wait > 0 {
-			return wait
-		}
-		ready, err := c.nextPage()
-		if err != nil {
-			c.err = err
-		} else if !ready {
-			return -1
-		}
-	}
-	if c.err == nil && c.page != nil {
-		c.group()
-		return 0
-	}
-	// The end of the region, or an error: what is pending still has to end, and
-	// reads that were given up bring their memory back.
-	if c.session.Pending() > 0 || c.session.queue.inFlight > 0 {
-		return -1
-	}
-	if c.err == nil {
-		if wait := s.scans.wait(c.until); wait > 0 {
-			return wait
-		}
-	}
-	if err := c.reader.close(); c.err == nil {
-		c.err = err
-	}
-	c.reader, c.page = nil, nil
-	if c.err != nil {
-		return c.finish(c.err)
-	}
-	// First: a commit that says where the log begins now must hold, or follow one
-	// that holds, what it has then lost.
-	s.ledgers.logAgain(c.until)
-	s.log.SetBegin(c.until)
-	s.live.Add(-c.dropped)
-	c.result.Scanned += (c.until - c.begin).Bytes()
-	c.state = compactCommitting
-	s.commit.ask(true, func(r commitResult) {
-		c.mu.Lock()
-		c.mu.committed = &r
-		c.mu.Unlock()
-		c.task.Wake()
-	})
-	return 0
-}
-
-// pace says how long to wait for the pass not to be ahead of what it may take
-// from others. A pass that was asked for, or that the disk budget needs, does not
-// wait.
-func (c *compactor) pace() time.Duration {
-	s := c.store
-	if c.request != nil || s.room.pressed() || s.EstimateGC().Ratio < s.opt.LiveRatio*compactBehind {
-		return 0
-	}
-	scanned := c.read
-	free := int64(s.log.Appended()-c.appended) * compactFactor
-	due := time.Duration(max(scanned-free, 0)) * time.Second / compactPace
-	return min(due-time.Duration(s.opt.Clock.Monotonic()-c.passBegan), compactPoll)
-}
-
-// nextPage takes the next page of the region, if it is there. At the end of the
-// region there is none, and it is ready.
-func (c *compactor) nextPage() (ready bool, err error) {
-	page, span, from, ready, err := c.reader.next()
-	if err != nil || !ready || page == nil {
-		return ready, err
-	}
-	units := record.Addr(c.store.opt.PageSize / record.Unit)
-	base := from &^ (units - 1)
-	c.found, c.next = c.found[:0], 0
-	c.now, c.gone = c.store.clock.now(), c.gone[:0]
-	check := pageCheck{
-		seed: c.store.seedAt(span.Start),
-		record: func(r *logRecord) error {
-			if r.isUser() && (record.KindOf(r.w1) == record.Tombstone || r.expired(c.now)) {
-				c.session.doubtDead(r.key())
-			}
-			if c.wants(r) {
-				c.found = append(c.found, uint32(r.addr-base))
-			}
-			return nil
-		},
-		damaged: damagedLog,
-	}
-	if err := check.run(page, base, from, min(base+units, span.End, c.until)); err != nil {
-		return true, err
-	}
-	c.store.sweep.expiring.add(c.gone, c.now)
-	c.page, c.base = page, base
-	return true, nil
-}
-
-// wants reports whether the record is to be looked up.
-func (c *compactor) wants(r *logRecord) bool {
-	if !r.isUser() {
-		return record.KindOf(r.w1) == record.System && record.KeyLen(r.w0) == record.TypeChunk
-	}
-	expiry := r.expiry()
-	if expiry != 0 {
-		c.gone = append(c.gone, expiryNote{addr: r.addr, expiry: expiry, bytes: -r.weight()})
-	}
-	if record.KindOf(r.w1) == record.Tombstone || expiry != 0 && expiry <= c.now && !c.store.sweep.counted(r.addr, expiry) {
-		return false
-	}
-	return c.mayLive(r)
-}
-
-// mayLive reports whether the record has not been found dead already.
-func (c *compactor) mayLive(r *logRecord) bool {
-	return c.sieve == nil || c.sieve.live(record.Hash(c.store.seed, r.key()), r.key(), r.addr)
-}
-
-// group looks up some records of the page.
-func (c *compactor) group() {
-	n, bytes := 0, 0
-	for n < len(c.ops) && c.next < len(c.found) && bytes < groupBytes {
-		off := c.found[c.next]
-		c.next++
-		image := c.page[int(off)*record.Unit:]
-		w0, w1 := record.Words(image)
-		image = image[:record.Size(w0, w1)]
-		a := c.base + record.Addr(off)
-		if record.KindOf(w1) == record.System {
-			if key := chunkKey(image, w1); key != nil {
-				c.ops[n].moveChunk(a, key)
-				n++
-			}
-			continue
-		}
-		if e := record.ExpiryOf(image, w0, w1); e != 0 && e <= c.now {
-			c.ops[n].dropRecord(a, record.Key(image, w0), max(a, c.sieved))
-		} else {
-			c.ops[n].moveRecord(a, record.Key(image, w0), image, max(a, c.sieved))
-			bytes += len(image)
-		}
-		n++
-	}
-	ops := c.ops[:n]
-	c.session.Start(ops)
-	for i := range ops {
-		if !ops[i].Pending() {
-			c.answer(&ops[i])
-		}
-	}
-	if c.next == len(c.found) {
-		c.read += int64(len(c.page))
-		c.page = nil
-		c.reader.release()
-	}
-}
-
-// chunkKey is the key that a chunk belongs to.
-func chunkKey(image []byte, w1 uint64) []byte {
-	payload := image[record.HeaderSize:][:record.ValueLen(w1)]
-	if n := len(payload); n > 2 {
-		if k := int(payload[n-2]) | int(payload[n-1])<<8; k > 0 && k+2 < n {
-			return payload[n-2-k : n-2]
-		}
-	}
-	return nil
-}
-
-func (c *compactor) answer(op *Op) {
-	switch {
-	case op.Err != nil && c.err == nil:
-		c.err = op.Err
-	case op.Kind == opMove && op.Blind && op.Found:
-		c.dropped++
-	}
 }
 
 // committing waits for the commit that carries the copies and the new begin.
@@ -598,10 +400,12 @@ func (c *compactor) committing() time.Duration {
 	c.recount()
 	if err := c.free(); err != nil || c.request == nil || c.until >= c.target {
 		c.finish(err)
-	} else {
-		c.dropSieve() // and on, see start
 	}
-	c.state, c.row = compactSweeping, 0
+	if total := c.store.log.Tail() - c.store.log.Begin(); c.until < c.swept+total/compactParts {
+		c.state = compactIdle // a look at the whole index for little
+		return 0
+	}
+	c.state, c.row, c.swept = compactSweeping, 0, c.until
 	c.drained.Store(false)
 	c.store.epoch.Bump(func() {
 		c.drained.Store(true)
@@ -663,11 +467,11 @@ func (c *compactor) recount() {
 func (c *compactor) finish(err error) time.Duration {
 	s := c.store
 	c.state = compactIdle
-	c.dropSieve()
-	c.sieved = 0
-	if c.reader != nil {
-		err = errors.Join(err, c.reader.close())
-		c.reader = nil
+	if r := c.reader.Swap(nil); r != nil {
+		r.close()
+	}
+	if r := c.resolver.Swap(nil); r != nil {
+		r.close()
 	}
 	now := s.opt.Clock.Monotonic()
 	c.result.Begin = s.log.Begin().Bytes()
@@ -702,137 +506,22 @@ func (c *compactor) finish(err error) time.Duration {
 	return 0
 }
 
-// free gives back the segments below begin that nobody needs.
-func (c *compactor) free() error {
-	s := c.store
-	bound, err := c.freeable()
-	if err != nil {
-		return err
-	}
-	size := record.Addr(s.dev.SegmentSize() / record.Unit)
-	bound &^= size - 1
-	before := record.Addr(s.stats.freed.Load())
-	if bound <= before {
-		return nil
-	}
-	if err := s.setManifestBegin(bound); err != nil {
-		return err
-	}
-	s.dev.Recycle(s.room.recyclable())
-	if err := s.dev.Discard(bound.Bytes()); err != nil {
-		return fmt.Errorf("free log up to %v: %w", bound, err)
-	}
-	s.stats.freed.Store(uint64(bound))
-	c.result.Freed += (bound - before).Bytes()
-	return nil
-}
-
-// held reports whether segments that passes are done with wait for a checkpoint
-// or a backup. The checkpoint wakes the task.
-func (c *compactor) held() bool {
-	size := record.Addr(c.store.dev.SegmentSize() / record.Unit)
-	return c.durable&^(size-1) > record.Addr(c.store.stats.freed.Load())
-}
-
-// setManifestBegin notes that nothing below bound counts any more.
-func (s *Store) setManifestBegin(bound record.Addr) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	m := s.mu.manifest
-	m.Begin = bound
-	m.Spans = slices.DeleteFunc(m.Spans, func(sp manifest.Span) bool { return sp.End != 0 && sp.End <= bound })
-	return s.writeManifest()
-}
-
-// freeable is up to where the log is needed by nobody. Checkpoints that hold back
-// more than they may are dropped, the oldest first; for the sake of the newest a
-// new one is taken.
-func (c *compactor) freeable() (record.Addr, error) {
-	s := c.store
-	begin := c.durable
-	if begin <= record.Addr(s.stats.freed.Load()) {
-		return begin, nil
-	}
-	list, err := s.Checkpoints()
-	if err != nil && !errors.Is(err, ErrCorrupt) {
-		return 0, err
-	}
-	allowed := s.pinnedMax()
-	for i := len(list) - 1; i >= 0; i-- {
-		held := record.Addr(list[i].Begin / record.Unit)
-		if held >= begin {
-			continue
-		}
-		if pinned := (begin - held).Bytes(); pinned <= allowed {
-			begin = held
-			break
-		}
-		if i == 0 {
-			s.checkpoints.want()
-			begin = held
-			break
-		}
-		if err := s.dev.RemoveMeta(checkpointName(list[i].Version)); err != nil {
-			return 0, fmt.Errorf("remove %s: %w", checkpointName(list[i].Version), err)
-		}
-		s.opt.Logger.Info("checkpoint dropped: it kept log that was compacted away",
-			slog.Uint64("version", list[i].Version), slog.Int64("bytes", (begin-held).Bytes()), slog.Int64("allowed", allowed))
-	}
-	return min(begin, s.pins.lowest(begin)), nil
-}
-
-// pinnedMax is how many bytes of log below begin checkpoints may hold back.
-func (s *Store) pinnedMax() int64 {
-	allowed := max(s.liveBytes.Load(), pinnedMin)
-	if s.room.budget.Load() > 0 {
-		held := (s.log.Begin() - record.Addr(s.stats.freed.Load())).Bytes()
-		allowed = min(allowed, s.room.target()-s.room.taken()+held)
-	}
-	return allowed
-}
-
-// stop ends the task and whatever is under way.
+// stop ends the task, the workers and whatever is under way.
 func (c *compactor) stop() {
 	c.task.Stop()
+	for _, w := range c.workers[1:] {
+		w.task.Stop()
+	}
 	c.mu.Lock()
 	c.mu.stopped = true
 	asked := c.mu.asked
 	c.mu.Unlock()
-	c.session.Close()
+	for _, w := range c.workers {
+		w.session.Close()
+	}
 	if c.state != compactIdle && c.state != compactSweeping || asked != nil {
 		c.request = asked
 		c.finish(ErrClosed)
 	}
-}
-
-// pins are the addresses from which on backups under way, and the checkpoint that is
-// being taken, need the log.
-type pins struct {
-	mu   sync.Mutex
-	held map[any]record.Addr // by who holds it; guarded by mu
-}
-
-func (p *pins) hold(by any, a record.Addr) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.held == nil {
-		p.held = make(map[any]record.Addr)
-	}
-	p.held[by] = a
-}
-
-func (p *pins) release(by any) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.held, by)
-}
-
-// lowest is the lowest address held, or a if that is lower.
-func (p *pins) lowest(a record.Addr) record.Addr {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, held := range p.held {
-		a = min(a, held)
-	}
-	return a
+	c.letGo()
 }

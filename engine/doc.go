@@ -60,8 +60,10 @@
 //	warm.go        memory filled again after it
 //	growth.go      the index grows
 //	tasks.go       the background tasks, listed, stopped and run by hand
-//	compaction.go  when old log is freed; compactor.go the pass, move.go what it
-//	               does to a record; sieve.go, room.go the disk budget
+//	compaction.go  when old log is freed; compactor.go the pass, pace.go how far and
+//	               how fast; judge.go what a worker does with a page, suspects.go
+//	               and resolver.go what the disk decides, move.go what is moved
+//	               like any operation; freeing.go, room.go the disk budget
 //	keyscan.go     scans of the live keys; newest.go what they ask of each record,
 //	               cursor.go what is kept between pages, scanreader.go the log,
 //	               scanholds.go how compaction waits for them

@@ -18,7 +18,7 @@ import (
 // when it was opened.
 type memory struct {
 	budget atomic.Int64 // bytes
-	sieve  atomic.Int64 // of the compaction pass under way
+	passes atomic.Int64 // of compaction
 	timers atomic.Int64 // of the keys that expire
 	index  atomic.Int64 // claimed by the index: what it takes when the growth under way has ended
 	order  atomic.Int64 // claimed by the ordered index, 0: there is none
@@ -58,7 +58,7 @@ func (s *Store) Memory() int64 { return s.memory.budget.Load() }
 
 // logPages is how many pages the log may have beside the index.
 func (s *Store) logPages() int {
-	left := s.memory.budget.Load() - s.memory.index.Load() - s.memory.order.Load() - s.memory.sieve.Load() - s.memory.timers.Load() - s.budget.buffers
+	left := s.memory.budget.Load() - s.memory.index.Load() - s.memory.order.Load() - s.memory.passes.Load() - s.memory.timers.Load() - s.budget.buffers
 	return min(max(int(left/int64(s.opt.PageSize)), hlog.PagesMin), s.opt.logPagesMax)
 }
 
@@ -71,9 +71,9 @@ func (s *Store) indexShare() int64 {
 	return share.index
 }
 
-// claimForSieve takes memory from the log for compaction, 0 gives it back.
-func (s *Store) claimForSieve(bytes int64) error {
-	s.memory.sieve.Store(bytes)
+// claimForPasses takes memory from the log for compaction, 0 gives it back.
+func (s *Store) claimForPasses(bytes int64) error {
+	s.memory.passes.Store(bytes)
 	return s.resizeLog()
 }
 

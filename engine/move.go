@@ -13,8 +13,7 @@ import (
 // What compaction does to a record is an operation like any other, so that it
 // waits, reads and retries as they do (FASTER calls it compaction by lookup):
 //
-//	opMove       copy a record to the tail, if it is the newest of its key; with Blind,
-//	             of one that has expired, only find out whether its key is counted
+//	opMove       copy a record to the tail, if it is the newest of its key
 //	opMoveChunk  write a large value anew, if the chunk is a part of it
 //
 // A record that has expired is not moved, nor is a chunk of one: all older ones of
@@ -40,12 +39,6 @@ func (o *Op) moveRecord(a record.Addr, key, image []byte, above record.Addr) {
 	*o = Op{Kind: opMove, Key: key, Value: image, Delta: int64(a), Int: int64(above)}
 }
 
-// dropRecord makes op the question about the record at a, which has expired, whether
-// its key is counted.
-func (o *Op) dropRecord(a record.Addr, key []byte, above record.Addr) {
-	*o = Op{Kind: opMove, Blind: true, Key: key, Delta: int64(a), Int: int64(above)}
-}
-
 // moveChunk makes op the move of the chunk at a, which belongs to key.
 func (o *Op) moveChunk(a record.Addr, key []byte) {
 	*o = Op{Kind: opMoveChunk, Key: key, Delta: int64(a)}
@@ -63,12 +56,7 @@ func (s *Session) move(op *Op, hash uint64, at *place) outcome {
 		case at.kind == absent, at.kind == inMemory && at.addr != from, at.addr < from:
 			return op.answer(false)
 		case at.kind == disk && at.addr > op.above():
-			if op.Blind {
-				return op.answer(false)
-			}
 			return onDisk
-		case op.Blind:
-			return op.answer(at.kind == disk || record.Sweep(at.ptr))
 		}
 		out, ok := s.appendCopy(op.Value, at)
 		if ok {

@@ -2,103 +2,164 @@ package engine
 
 import (
 	"fmt"
+	"sync"
 
 	"rskv/engine/internal/manifest"
 	"rskv/engine/internal/record"
 	"rskv/ioring"
 )
 
-// pageReader reads the pages of a stretch of the log in order, one ahead.
+// pageReader reads the pages of a stretch of the log ahead and hands them out in
+// order; they may be given back in any.
+//
+//	       given back | handed out | arrived | asked for |
+//	log    -----------+------------+---------+-----------+--------------->
+//	                  at most as many as there is memory for
+//
+// It may be used by several goroutines.
 type pageReader struct {
-	s      *Store
-	spans  []manifest.Span
-	until  record.Addr
-	at     record.Addr // next record border to be handed out
-	asked  record.Addr // next page to be asked for
-	memory *ioring.Memory
-	slots  [2]pageSlot
-	wake   func()
+	s     *Store
+	spans []manifest.Span // closed
+	page  record.Addr     // units of one
+	wake  func()          // a page has arrived
+
+	mu sync.Mutex
+	// All below is guarded by mu.
+	at    record.Addr // next record border to be handed out
+	asked record.Addr // next page to be asked for
+	until record.Addr
+	slots []readPage
+	out   int // pages handed out and not given back
 }
 
-type pageSlot struct {
+// readPage is a page in memory, or on its way there.
+type readPage struct {
 	ioring.Op
-	done chan struct{} // closed when the read has answered; nil: free
+	span  manifest.Span
+	from  record.Addr   // first record that counts
+	done  chan struct{} // closed when the read has answered; nil: free
+	taken bool          // handed out
 }
 
-// newPageReader returns a reader of the closed spans of m between two addresses.
-// wake is called when a page has arrived.
-func (s *Store) newPageReader(m *manifest.Manifest, from, until record.Addr, wake func()) (*pageReader, error) {
-	r := &pageReader{s: s, spans: m.Spans, until: until, at: from, wake: wake}
-	var err error
-	if r.memory, err = ioring.AllocMemory(int64(len(r.slots) * s.opt.PageSize)); err != nil {
-		return nil, fmt.Errorf("read log: %w", err)
+// newPageReader returns a reader of the closed spans of m between two addresses, the
+// second a page border. memory holds whole pages.
+func (s *Store) newPageReader(m *manifest.Manifest, from, until record.Addr, memory []byte, wake func()) *pageReader {
+	r := &pageReader{s: s, spans: m.Spans, until: until, at: from, wake: wake, page: record.Addr(s.opt.PageSize / record.Unit)}
+	r.asked = from &^ (r.page - 1)
+	for len(memory) >= s.opt.PageSize {
+		p := readPage{}
+		p.Kind, p.Buf = ioring.Read, memory[:s.opt.PageSize:s.opt.PageSize]
+		r.slots = append(r.slots, p)
+		memory = memory[s.opt.PageSize:]
 	}
-	r.asked = from &^ r.mask()
-	return r, nil
+	return r
 }
 
-// mask is the units of a page less one.
-func (r *pageReader) mask() record.Addr { return record.Addr(r.s.opt.PageSize/record.Unit) - 1 }
-
-func (r *pageReader) slot(a record.Addr) *pageSlot {
-	return &r.slots[a.Bytes()/int64(r.s.opt.PageSize)%int64(len(r.slots))]
-}
-
-// next returns the next page and the first of its records; ready is false while
-// it is being read, and at the end there is no page. release gives it back.
-func (r *pageReader) next() (page []byte, span manifest.Span, from record.Addr, ready bool, err error) {
+// next hands out a page; nil if the next one has not arrived. end says that there
+// are no more. The caller gives it back by release.
+func (r *pageReader) next() (p *readPage, end bool, err error) {
+	ops := r.ahead()
+	if len(ops) > 0 {
+		r.s.dev.Submit(ops)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for len(r.spans) > 0 && r.at >= r.spans[0].End {
 		r.spans = r.spans[1:]
 	}
 	if len(r.spans) == 0 || r.at >= r.until {
-		return nil, span, 0, true, nil
+		return nil, true, nil
 	}
-	span = r.spans[0]
+	span := r.spans[0]
 	r.at = max(r.at, span.Start)
-	r.ahead()
-	slot := r.slot(r.at)
+	p = r.slot(r.at)
+	if p.done == nil || p.taken {
+		return nil, false, nil // an older page is still in its place
+	}
 	select {
-	case <-slot.done:
+	case <-p.done:
 	default:
-		return nil, span, 0, false, nil
+		return nil, false, nil
 	}
-	if slot.Err != nil {
-		return nil, span, 0, true, fmt.Errorf("%w: read of log page %v: %w", ErrIO, r.at, slot.Err)
+	if p.Err != nil {
+		return nil, false, fmt.Errorf("%w: read of log page %v: %w", ErrIO, r.at, p.Err)
 	}
-	return slot.Buf, span, r.at, true, nil
+	p.taken, p.span, p.from = true, span, r.at
+	r.out++
+	r.at = r.at&^(r.page-1) + r.page
+	return p, false, nil
 }
 
-// release gives the page back that next returned last, and goes on to the one
-// behind it.
-func (r *pageReader) release() {
-	r.slot(r.at).done = nil
-	r.at = (r.at | r.mask()) + 1
+func (r *pageReader) slot(a record.Addr) *readPage { return &r.slots[int(a/r.page)%len(r.slots)] }
+
+// release gives a page back.
+func (r *pageReader) release(p *readPage) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p.done, p.taken = nil, false
+	r.out--
 }
 
-// ahead asks for pages as long as there is a slot.
-func (r *pageReader) ahead() {
-	for r.asked = max(r.asked, r.at&^r.mask()); r.asked < r.until; r.asked += r.mask() + 1 {
-		slot := r.slot(r.asked)
-		if slot.done != nil {
-			return
+// outstanding is how many pages have been handed out and not given back.
+func (r *pageReader) outstanding() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.out
+}
+
+// position is where the next page begins.
+func (r *pageReader) position() record.Addr {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.at
+}
+
+// handedOut reports whether there are no more pages.
+func (r *pageReader) handedOut() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.spans) == 0 || r.at >= r.until || r.at >= r.spans[len(r.spans)-1].End
+}
+
+// cut makes the stretch end where the next page would begin.
+func (r *pageReader) cut() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.until = min(r.until, r.at)
+}
+
+// end is where the stretch ends.
+func (r *pageReader) end() record.Addr {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.until
+}
+
+// ahead prepares the reads of pages as long as there is a place.
+func (r *pageReader) ahead() (ops []*ioring.Op) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.asked = max(r.asked, r.at&^(r.page-1)); r.asked < r.until; r.asked += r.page {
+		p := r.slot(r.asked)
+		if p.done != nil {
+			break
 		}
-		i := r.asked.Bytes() / int64(r.s.opt.PageSize) % int64(len(r.slots))
 		done := make(chan struct{})
-		size := int64(r.s.opt.PageSize)
-		*slot = pageSlot{done: done, Op: ioring.Op{Kind: ioring.Read, Off: r.asked.Bytes(), Buf: r.memory.Bytes()[i*size : (i+1)*size], Done: func(*ioring.Op) {
+		p.done, p.Off, p.N, p.Err = done, r.asked.Bytes(), 0, nil
+		p.Done = func(*ioring.Op) {
 			close(done)
 			r.wake()
-		}}}
-		r.s.dev.Submit([]*ioring.Op{&slot.Op})
+		}
+		ops = append(ops, &p.Op)
 	}
+	return ops
 }
 
-// close waits for reads under way and frees the memory.
-func (r *pageReader) close() error {
+// close waits for reads under way. Nobody has a page any more.
+func (r *pageReader) close() {
 	for i := range r.slots {
 		if d := r.slots[i].done; d != nil {
 			r.s.opt.Runner.Wait(d)
 		}
 	}
-	return r.memory.Free()
 }

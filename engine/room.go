@@ -112,11 +112,18 @@ func (s *Store) SetDisk(bytes int64) error {
 	return nil
 }
 
-// pressed reports whether compaction should not wait for anything.
-func (r *room) pressed() bool {
-	disk := r.budget.Load()
-	return disk > 0 && r.taken() > (r.target()+r.limit())/2
+// urgency is 0 where the target is reached, 1 half way from there to where writes
+// have to wait.
+func (r *room) urgency() float64 {
+	if r.budget.Load() == 0 {
+		return 0
+	}
+	target := r.target()
+	return float64(r.taken()-target) / float64(max((r.limit()-target)/2, 1))
 }
+
+// pressed reports whether compaction should not wait for anything.
+func (r *room) pressed() bool { return r.urgency() >= 1 }
 
 // look opens or closes the room. It is called whenever the log has moved.
 func (r *room) look() {

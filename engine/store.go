@@ -330,7 +330,7 @@ func (s *Store) startTasks() {
 	s.checkpoints.task.set(s.opt.Runner.Start(string(TaskCheckpoint), s.checkpoints.step))
 	s.growth.task.set(s.opt.Runner.Start(string(TaskGrowth), s.tasks.timed(TaskGrowth, s.growth.step)))
 	s.compaction.init(s)
-	s.compaction.task.set(s.opt.Runner.Start(string(TaskCompact), s.compaction.step))
+	s.compaction.startTasks()
 	s.sweep.task.set(s.opt.Runner.Start(string(TaskExpire), s.sweep.step))
 	s.order.start()
 	s.warm.init(s)

@@ -127,7 +127,7 @@ var unsafeReasons = map[string]string{
 	"engine/ops.go":                             "records where index and log say they are, within the epoch",
 	"engine/pipeline.go":                        "values of a group, copied within the epoch",
 	"engine/scanreader.go":                      "log in memory, copied within the epoch",
-	"engine/sieve.go":                           "a table outside the heap, in a mapping that its owner keeps",
+	"engine/suspects.go":                        "a list outside the heap, in a mapping that its owner keeps",
 	"engine/warm.go":                            "records of a frame before others can reach it",
 	"ioring/buffer.go":                          "which staging buffer a slice is of",
 	"ioring/check.go":                           "whether a slice is aligned; the address is never followed",

@@ -1,0 +1,67 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"rskv/ioring"
+)
+
+// passSpace is the memory that passes work with, outside the Go heap, taken from the
+// log's as long as there is something to be compacted:
+//
+//	| pages being judged | suspects                            | ring of the resolver |
+type passSpace struct {
+	memory   *ioring.Memory // nil: none
+	pages    []byte
+	ring     []byte
+	suspects suspects
+}
+
+const (
+	// passShare is the part of the memory budget that passes may take, passMax the
+	// most that is of use, in bytes.
+	passShare = 8
+	passMax   = 256 << 20
+	// passPages is the least number of pages, passRing the most for the ring.
+	passPages = 2
+	passRing  = 4 << 20
+	// passSuspects is the least memory for suspects.
+	passSuspects = 256 << 10
+)
+
+// makeSpace takes the memory, unless that is done.
+func (c *compactor) makeSpace() error {
+	p, page := &c.space, int64(c.store.opt.PageSize)
+	if p.memory == nil {
+		share := min(c.store.Memory()/passShare, passMax)
+		pages := min(max(share/3/page, passPages), int64(2*len(c.workers)+1)) * page
+		ring := min(max(share/8, ringMin), passRing) &^ (blockBytes - 1)
+		size := max(share, pages+ring+passSuspects) &^ (blockBytes - 1)
+		memory, err := ioring.AllocMemory(size)
+		if err != nil {
+			return fmt.Errorf("memory for compaction: %w", err)
+		}
+		p.memory = memory
+		p.pages, p.ring = memory.Bytes()[:pages], memory.Bytes()[size-ring:]
+		if err := c.store.claimForPasses(size); err != nil {
+			return err
+		}
+	}
+	p.suspects.in(p.memory.Bytes()[len(p.pages) : len(p.memory.Bytes())-len(p.ring)])
+	return nil
+}
+
+// letGo gives the memory back to the log. No pass is under way.
+func (c *compactor) letGo() {
+	p := &c.space
+	if p.memory == nil {
+		return
+	}
+	err := errors.Join(p.memory.Free(), c.store.claimForPasses(0))
+	p.memory = nil
+	if err != nil {
+		c.store.opt.Logger.Warn("memory of compaction is not given back", slog.Any("error", err))
+	}
+}
