@@ -102,7 +102,7 @@ var logLines = map[string]failure{
 	"log keeps the memory that the index needs":        {"pages of the log could not be given back", "if it lasts: a disk that is too slow, or a reader that hangs"},
 	"manifest is damaged or missing, its copy is used": {"one of two files that describe the store does not hold what was written", "it is written anew; look at the disk"},
 	"memory budget changed":                            {"`memory` was set", nothing},
-	"memory of a compaction pass is not given back":    {"the system refused to take it", "look at `error`; a restart frees it"},
+	"memory of compaction is not given back":           {"the system refused to take it", "look at `error`; a restart frees it"},
 	"newest pages are in memory":                       {"after the start what was in memory before has been read back", nothing},
 	"no admin socket: the path would be too long; set admin_socket": {"`socket` is near the 107 bytes that a path may have", "set `admin_socket` to a shorter path, or to off"},
 	"old checkpoints stay": {"their files could not be removed", "they take space until a later checkpoint succeeds"},

@@ -74,6 +74,8 @@ var metrics = []metric{
 	{"engine_memory_buffers", "memory_bytes", `part="buffers"`, admin.Gauge, 1, "How the memory of the store is divided."},
 	{"engine_memory_timers", "memory_bytes", `part="timers"`, admin.Gauge, 1, "How the memory of the store is divided."},
 	{"engine_memory_ordered", "memory_bytes", `part="ordered"`, admin.Gauge, 1, "How the memory of the store is divided."},
+	{"engine_memory_compaction", "memory_bytes", `part="compaction"`, admin.Gauge, 1, "How the memory of the store is divided."},
+	{"engine_memory_peak", "memory_peak_bytes", "", admin.Gauge, 1, "The most memory the store has taken since its start."},
 	{"engine_memory_index_max", "memory_index_limit_bytes", "", admin.Gauge, 1, "Memory the index may take."},
 	{"engine_index_buckets", "index_buckets", "", admin.Gauge, 1, "Buckets of the index, each good for about five keys."},
 	{"engine_index_overflow", "index_overflow_buckets", "", admin.Gauge, 1, "Overflow buckets of the index in use."},
@@ -101,6 +103,7 @@ var metrics = []metric{
 	{"engine_read_errors", "read_errors_total", "", admin.Counter, 1, "Reads from disk that failed."},
 	{"engine_corrupt_records", "corrupt_records_total", "", admin.Counter, 1, "Records whose checksum did not hold."},
 	{"engine_live_bytes", "log_live_bytes", "", admin.Gauge, 1, "Bytes of log that records which are not overwritten take, estimated."},
+	{"engine_dead_bytes", "log_dead_bytes", "", admin.Gauge, 1, "Bytes of log that compaction would give back, estimated."},
 	{"engine_log_freed", "log_freed_address_bytes", "", admin.Gauge, 1, "Address of the log below which the disk is free."},
 	{"engine_disk_used", "disk_used_bytes", "", admin.Gauge, 1, "Disk that log and checkpoints take."},
 	{"engine_disk_budget", "disk_budget_bytes", "", admin.Gauge, 1, "Disk they may take; 0: no limit."},
@@ -108,6 +111,13 @@ var metrics = []metric{
 	{"engine_compactions_failed", "compaction_failures_total", "", admin.Counter, 1, "Passes of compaction that failed."},
 	{"engine_compact_scanned_bytes", "compaction_bytes_total", `what="scanned"`, admin.Counter, 1, "Bytes of log that compaction has looked at, and copied."},
 	{"engine_compact_copied_bytes", "compaction_bytes_total", `what="copied"`, admin.Counter, 1, "Bytes of log that compaction has looked at, and copied."},
+	{"engine_last_pass_scanned", "compaction_last_bytes", `what="scanned"`, admin.Gauge, 1, lastPassHelp},
+	{"engine_last_pass_copied", "compaction_last_bytes", `what="copied"`, admin.Gauge, 1, lastPassHelp},
+	{"engine_last_pass_freed", "compaction_last_bytes", `what="freed"`, admin.Gauge, 1, lastPassHelp},
+	{"engine_last_pass_records", "compaction_last_records", `what="scanned"`, admin.Gauge, 1, lastPassRecordsHelp},
+	{"engine_last_pass_removed", "compaction_last_records", `what="removed"`, admin.Gauge, 1, lastPassRecordsHelp},
+	{"engine_last_pass_took_ns", "compaction_last_seconds", "", admin.Gauge, 1e-9, "How long the last pass of compaction took."},
+	{"engine_last_pass_ended_ms", "compaction_last_timestamp_seconds", "", admin.Gauge, 1e-3, "When it ended; 0: there has been none since the start."},
 	{"engine_index_entries_removed", "index_entries_removed_total", "", admin.Counter, 1, "Index entries removed because their keys are gone."},
 	{"gc_total", "gc_log_bytes", `part="all"`, admin.Gauge, 1, gcHelp},
 	{"gc_live", "gc_log_bytes", `part="live"`, admin.Gauge, 1, gcHelp},
@@ -124,6 +134,7 @@ var metrics = []metric{
 	{"engine_write_amplification", "write_amplification_ratio", "", admin.Gauge, 1, "Bytes of log written for one that clients appended."},
 	{"engine_sessions", "sessions", "", admin.Gauge, 1, "Sessions that can be resumed."},
 	{"engine_commits", "commits_total", "", admin.Counter, 1, "Commits."},
+	{"engine_checkpoint_in_progress", "checkpoint_in_progress", "", admin.Gauge, 1, "Whether a checkpoint is being taken."},
 	{"engine_checkpoints", "checkpoints_total", "", admin.Counter, 1, "Checkpoints taken."},
 	{"engine_checkpoints_failed", "checkpoint_failures_total", "", admin.Counter, 1, "Checkpoints that failed."},
 	{"engine_replay_bytes", "replay_bytes", "", admin.Gauge, 1, "Bytes of log a start after a crash would have to read now."},
@@ -139,9 +150,11 @@ var metrics = []metric{
 }
 
 const (
-	gcHelp      = "Bytes of log, estimated: live, what compaction would give back, and what only checkpoints keep."
-	regionHelp  = "Bytes of log in each of its regions."
-	entriesHelp = "Entries in each region of the log, estimated from the mean size of a record."
+	lastPassHelp        = "What the last pass of compaction looked at, copied and gave back."
+	lastPassRecordsHelp = "Records the last pass of compaction looked at, and those of them that were dead."
+	gcHelp              = "Bytes of log, estimated: live, what compaction would give back, and what only checkpoints keep."
+	regionHelp          = "Bytes of log in each of its regions."
+	entriesHelp         = "Entries in each region of the log, estimated from the mean size of a record."
 )
 
 const logHelp = "Where the markers of the log stand; begin <= head <= flushed <= read_only <= tail."

@@ -2,6 +2,8 @@ package engine
 
 import (
 	"context"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -111,5 +113,66 @@ func TestCheckpoint_BesideCompaction(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, begin, free, "the checkpoint needs it")
 	remove()
+	require.NoError(t, s.Close())
+}
+
+// holdingSyncs keeps syncs to itself until it is let go.
+type holdingSyncs struct {
+	ioring.Device
+	mu   sync.Mutex
+	held []*ioring.Op // guarded by mu
+	hold bool         // guarded by mu
+}
+
+func (h *holdingSyncs) Submit(ops []*ioring.Op) {
+	h.mu.Lock()
+	if h.hold {
+		ops = slices.DeleteFunc(slices.Clone(ops), func(op *ioring.Op) bool {
+			if op.Kind == ioring.Sync {
+				h.held = append(h.held, op)
+			}
+			return op.Kind == ioring.Sync
+		})
+	}
+	h.mu.Unlock()
+	if len(ops) > 0 {
+		h.Device.Submit(ops)
+	}
+}
+
+func (h *holdingSyncs) letGo() {
+	h.mu.Lock()
+	held := h.held
+	h.held, h.hold = nil, false
+	h.mu.Unlock()
+	h.Device.Submit(held)
+}
+
+// TestStats_Checkpointing: a checkpoint that is under way is not seen, or one that has
+// ended still is.
+func TestStats_Checkpointing(t *testing.T) {
+	dev := &holdingSyncs{Device: newMem()}
+	s := openOn(t, dev, nil)
+	n := s.NewSession()
+	require.NoError(t, n.Put([]byte("k"), []byte("v")))
+	require.False(t, s.Stats().Checkpointing)
+	dev.mu.Lock()
+	dev.hold = true
+	dev.mu.Unlock()
+	done := background(func() {
+		_, err := s.Checkpoint(context.Background(), CheckpointOptions{Kind: LogCheckpoint})
+		require.NoError(t, err)
+	})
+	require.Eventually(t, func() bool { return s.Stats().Checkpointing }, time.Minute, time.Millisecond)
+	require.Eventually(t, func() bool {
+		dev.mu.Lock()
+		defer dev.mu.Unlock()
+		return len(dev.held) > 0
+	}, time.Minute, time.Millisecond)
+	require.True(t, s.Stats().Checkpointing)
+	dev.letGo()
+	waitFor(t, "the checkpoint", done)
+	require.False(t, s.Stats().Checkpointing)
+	n.Close()
 	require.NoError(t, s.Close())
 }

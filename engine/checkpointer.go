@@ -59,6 +59,7 @@ type checkpointer struct {
 
 	wanted  atomic.Bool // compaction needs a new one to let old log go
 	failing atomic.Bool // the last one could not be taken
+	running atomic.Bool // one is under way
 
 	state     checkpointState
 	request   *checkpointRequest // nil: nobody asked for the one under way
@@ -164,6 +165,7 @@ func (c *checkpointer) begin() (time.Duration, error) {
 		return time.Second, nil
 	}
 	c.began = now
+	c.running.Store(true)
 	c.wanted.Store(false)
 	if c.info.Kind == LogCheckpoint {
 		c.commit()
@@ -287,6 +289,7 @@ func (c *checkpointer) end(err error) {
 	s.stats.snapshotBytes.Store(0)
 	c.info.Took = time.Duration(s.opt.Clock.Monotonic() - c.began)
 	c.state = checkpointIdle
+	c.running.Store(false)
 	switch {
 	case c.request != nil:
 		c.request.info, c.request.err = c.info, err

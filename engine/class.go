@@ -53,6 +53,7 @@ var classes = []struct {
 	{ErrBadTTL, ClassUser},
 	{ErrBadCheckpoint, ClassUser},
 	{ErrLedgerUnknown, ClassUser},
+	{ErrBadOptions, ClassUser},
 	{ErrMemoryTooSmall, ClassUser},
 	{ErrNotAStore, ClassUser},
 	{ErrNotEmpty, ClassUser},

@@ -19,11 +19,25 @@ type CompactOptions struct {
 
 // CompactResult says what a compaction pass did. Sizes are in bytes.
 type CompactResult struct {
+	From    int64 // byte address the log began at before
 	Begin   int64 // byte address the log begins at now
 	Scanned int64 // log looked at
 	Copied  int64 // of it still live, copied to the tail
 	Freed   int64 // given back to the file system; what kept checkpoints need waits
+	Records int64 // looked at, tombstones included
+	Removed int64 // of these, those that were not copied: dead, deleted or expired
 	Took    time.Duration
+}
+
+// PassStats is a CompactResult in Stats. Sizes are in bytes.
+type PassStats struct {
+	Scanned int64 `json:"scanned"`
+	Copied  int64 `json:"copied"`
+	Freed   int64 `json:"freed"`
+	Records int64 `json:"records"`
+	Removed int64 `json:"removed"`
+	TookNS  int64 `json:"took_ns"`
+	EndedMS int64 `json:"ended_ms"` // since 1970
 }
 
 // ErrCompacting: another pass is under way or waits already.
@@ -34,7 +48,7 @@ var ErrCompacting = fmt.Errorf("%w: a compaction pass is under way", ErrBusy)
 // first, Compact returns its error and the pass goes on.
 func (s *Store) Compact(ctx context.Context, opt CompactOptions) (CompactResult, error) {
 	if opt.Until < 0 {
-		return CompactResult{}, fmt.Errorf("compact: until address %d: want 0 or more", opt.Until)
+		return CompactResult{}, fmt.Errorf("%w: compact until address %d: want 0 or more", ErrBadOptions, opt.Until)
 	}
 	r := &compactRequest{until: record.Addr(opt.Until / record.Unit), done: make(chan struct{})}
 	if err := s.compaction.ask(r); err != nil {
@@ -148,7 +162,7 @@ var errDamagedLog = errors.New("the log is damaged")
 // start by themselves, at most 1; negative: none does for its sake.
 func (s *Store) SetLiveRatio(ratio float64) error {
 	if !(ratio <= 1) {
-		return fmt.Errorf("live ratio %g: want at most 1", ratio)
+		return fmt.Errorf("%w: live ratio %g: want at most 1", ErrBadOptions, ratio)
 	}
 	s.compaction.liveRatio.Store(math.Float64bits(ratio))
 	s.compaction.task.Wake()

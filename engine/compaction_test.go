@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"math/rand/v2"
 	"syscall"
@@ -363,6 +364,48 @@ func TestCompact_LargeWaits(t *testing.T) {
 	got, err := n.Get([]byte("large"), nil)
 	require.NoError(t, err)
 	require.NoError(t, valueIs(got, 1, 1, 5*chunkBytes))
+	n.Close()
+	require.NoError(t, s.Close())
+}
+
+// TestCompact_LastPass: what a pass says it did, and the statistics of it, is not what
+// it was given to do.
+func TestCompact_LastPass(t *testing.T) {
+	s := openOn(t, newMem(), nil)
+	n := s.NewSession()
+	require.Zero(t, s.Stats().LastPass)
+	const keys, over, gone = 3000, 1200, 500 // keys written, of them twice, of them deleted at the end
+	big := bytes.Repeat([]byte{'b'}, 3*chunkBytes/2)
+	for i := range keys {
+		require.NoError(t, n.Put(key64(i), valueOf(uint64(i), 1, 500)))
+	}
+	require.NoError(t, n.Put([]byte("large"), big))
+	evict(t, s, n)
+	syncStore(t, s)
+	until := s.log.Tail().Bytes()
+	for i := range over {
+		require.NoError(t, n.Put(key64(i), valueOf(uint64(i), 2, 500)))
+	}
+	for i := keys - gone; i < keys; i++ {
+		_, err := n.Delete(key64(i))
+		require.NoError(t, err)
+	}
+	syncStore(t, s)
+	require.Equal(t, s.EstimateGC().Reclaimable, s.Stats().DeadBytes)
+	res := compact(t, s, until)
+	st := s.Stats()
+	require.GreaterOrEqual(t, res.Records, int64(keys))
+	require.GreaterOrEqual(t, res.Removed, int64(over+gone))
+	require.Equal(t, res.Records-res.Removed, int64(s.stats.movedRecords.Load()))
+	require.Less(t, res.From, res.Begin)
+	require.Equal(t, res.Scanned, res.Begin-res.From)
+	require.GreaterOrEqual(t, res.Copied, int64(len(big)), "a large value does not count")
+	require.Equal(t, PassStats{
+		Scanned: res.Scanned, Copied: res.Copied, Freed: res.Freed, Records: res.Records, Removed: res.Removed,
+		TookNS: int64(res.Took), EndedMS: st.LastPass.EndedMS,
+	}, st.LastPass)
+	require.Positive(t, st.LastPass.EndedMS)
+	require.Greater(t, st.WriteAmplification, 1.0)
 	n.Close()
 	require.NoError(t, s.Close())
 }

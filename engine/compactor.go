@@ -94,12 +94,14 @@ type compactor struct {
 	stuck     atomic.Bool   // the last pass failed
 	liveRatio atomic.Uint64 // bits of the float; see SetLiveRatio
 	allLive   atomic.Int64  // from so many live bytes on, passes have freed nothing
+	last      atomic.Pointer[PassStats]
 
 	state     compactState
 	request   *compactRequest
 	result    CompactResult
 	began     int64  // clock
 	moved     uint64 // bytes copied when the pass began
+	movedRecs uint64 // records
 	until     record.Addr
 	target    record.Addr // where a pass that was asked for has to get to
 	notBefore int64
@@ -120,6 +122,7 @@ type compactor struct {
 	failed   atomic.Pointer[error]      // why the pass ends early
 	read     atomic.Int64               // bytes judged since it began
 	dropped  atomic.Int64               // keys of the region that are counted and have expired
+	records  atomic.Int64               // judged since the pass began
 	perPage  atomic.Int64               // most suspects of a page so far
 	posted   atomic.Int64               // parts of large values, see compactWorker.post
 
@@ -232,8 +235,9 @@ func (c *compactor) start() time.Duration {
 	c.dropped.Store(0)
 	c.startedAt = s.clock.now()
 	if !again {
-		c.result, c.target = CompactResult{Begin: c.begin.Bytes()}, limit
-		c.began, c.moved = now, s.stats.moved.Load()
+		c.result, c.target = CompactResult{From: c.begin.Bytes()}, limit
+		c.began, c.moved, c.movedRecs = now, s.stats.moved.Load(), s.stats.movedRecords.Load()
+		c.records.Store(0)
 	}
 	limit = min(limit, c.target)
 	c.passBegan, c.appendedAt, c.passMoved, c.byHand = now, s.log.Appended(), s.stats.moved.Load(), c.request != nil
@@ -476,6 +480,8 @@ func (c *compactor) finish(err error) time.Duration {
 	now := s.opt.Clock.Monotonic()
 	c.result.Begin = s.log.Begin().Bytes()
 	c.result.Copied = int64(s.stats.moved.Load() - c.moved)
+	c.result.Records = c.records.Load()
+	c.result.Removed = max(c.result.Records-int64(s.stats.movedRecords.Load()-c.movedRecs), 0)
 	c.result.Took = time.Duration(now - c.began)
 	c.stuck.Store(err != nil)
 	if err != nil {
@@ -488,6 +494,10 @@ func (c *compactor) finish(err error) time.Duration {
 	} else if c.result.Scanned > 0 {
 		s.stats.compactions.Add(1)
 		s.stats.compactScanned.Add(uint64(c.result.Scanned))
+		c.last.Store(&PassStats{
+			Scanned: c.result.Scanned, Copied: c.result.Copied, Freed: c.result.Freed, Records: c.result.Records, Removed: c.result.Removed,
+			TookNS: int64(c.result.Took), EndedMS: s.opt.Clock.Wall(),
+		})
 		s.opt.Logger.Debug("log compacted", slog.Int64("scanned", c.result.Scanned), slog.Int64("copied", c.result.Copied),
 			slog.Int64("freed", c.result.Freed), slog.Duration("took", c.result.Took))
 	}

@@ -52,6 +52,9 @@ var (
 
 // Errors of Open.
 var (
+	// ErrBadOptions: an option, or a setting changed later, is out of its range. The
+	// message names all that are.
+	ErrBadOptions = errors.New("bad options")
 	// ErrMemoryTooSmall: the memory budget is below what this store needs.
 	ErrMemoryTooSmall = errors.New("memory budget is too small")
 	// ErrNotAStore: the directory holds something else.

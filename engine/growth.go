@@ -122,6 +122,7 @@ func (g *growth) step() time.Duration {
 		}
 	}
 	g.report()
+	s.notePeak()
 	if s.index.Growing() {
 		return growthRetry
 	}

@@ -203,11 +203,15 @@ func (w *compactWorker) judgePage(p *readPage) error {
 	units := record.Addr(s.opt.PageSize / record.Unit)
 	base := p.from &^ (units - 1)
 	w.found, w.suspects = w.found[:0], 0
+	records := int64(0)
 	w.now, w.gone = s.clock.now(), w.gone[:0]
 	check := pageCheck{seed: s.seedAt(p.span.Start), damaged: damagedLog}
 	check.record = func(r *logRecord) error {
-		if r.isUser() && (record.KindOf(r.w1) == record.Tombstone || r.expired(w.now)) {
-			w.session.doubtDead(r.key())
+		if r.isUser() {
+			records++
+			if record.KindOf(r.w1) == record.Tombstone || r.expired(w.now) {
+				w.session.doubtDead(r.key())
+			}
 		}
 		if w.wants(r) {
 			w.found = append(w.found, uint32(r.addr-base))
@@ -226,6 +230,7 @@ func (w *compactWorker) judgePage(p *readPage) error {
 		w.start()
 	}
 	w.c.read.Add(int64(s.opt.PageSize))
+	w.c.records.Add(records)
 	for {
 		most := w.c.perPage.Load()
 		if int64(w.suspects) <= most || w.c.perPage.CompareAndSwap(most, int64(w.suspects)) {

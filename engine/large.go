@@ -98,6 +98,9 @@ func (s *Session) writeChunk(key, part []byte) (record.Addr, error) {
 		s.exit()
 		switch status {
 		case hlog.OK:
+			if s.mover {
+				s.tally.moved += uint64(record.SystemSize(n))
+			}
 			return a, nil
 		case hlog.Again:
 			s.pause()

@@ -20,6 +20,7 @@ type memory struct {
 	budget atomic.Int64 // bytes
 	passes atomic.Int64 // of compaction
 	timers atomic.Int64 // of the keys that expire
+	peak   atomic.Int64 // the most that all of it has been
 	index  atomic.Int64 // claimed by the index: what it takes when the growth under way has ended
 	order  atomic.Int64 // claimed by the ordered index, 0: there is none
 
@@ -71,6 +72,21 @@ func (s *Store) indexShare() int64 {
 	return share.index
 }
 
+// notePeak notes what the store takes now, and returns the most that it has taken.
+// It is called whenever a part has changed.
+func (s *Store) notePeak() int64 {
+	now := s.index.Bytes() + s.log.Memory() + s.memory.passes.Load() + s.memory.timers.Load() + s.memory.order.Load() + s.budget.buffers
+	for {
+		most := s.memory.peak.Load()
+		if now <= most {
+			return most
+		}
+		if s.memory.peak.CompareAndSwap(most, now) {
+			return now
+		}
+	}
+}
+
 // claimForPasses takes memory from the log for compaction, 0 gives it back.
 func (s *Store) claimForPasses(bytes int64) error {
 	s.memory.passes.Store(bytes)
@@ -85,6 +101,7 @@ func (s *Store) resizeLog() error {
 }
 
 func (s *Store) resizeLogLocked() error {
+	defer s.notePeak()
 	if s.log.Memory() == int64(s.logPages())*int64(s.opt.PageSize) {
 		return nil
 	}

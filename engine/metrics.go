@@ -31,8 +31,10 @@ type Stats struct {
 	MemoryIndexMax int64 `json:"memory_index_max"` // that it may take
 	MemoryLog      int64 `json:"memory_log"`
 	MemoryBuffers  int64 `json:"memory_buffers"`
-	MemoryTimers   int64 `json:"memory_timers"`  // of keys that expire
-	MemoryOrdered  int64 `json:"memory_ordered"` // the ordered index; 0: there is none
+	MemoryTimers   int64 `json:"memory_timers"`     // of keys that expire
+	MemoryOrdered  int64 `json:"memory_ordered"`    // the ordered index; 0: there is none
+	MemoryPasses   int64 `json:"memory_compaction"` // while there is something to be compacted
+	MemoryPeak     int64 `json:"memory_peak"`       // the most of these together since Open
 
 	OrderedKeys int64 `json:"ordered_keys"` // in the ordered index, some perhaps gone
 	OrderedUsed int64 `json:"ordered_used"` // of MemoryOrdered
@@ -73,6 +75,7 @@ type Stats struct {
 	LogAppended uint64 `json:"log_appended"`
 	LogFreed    int64  `json:"log_freed"`   // byte address below which the disk is free
 	LiveBytes   int64  `json:"live_bytes"`  // of records, estimated
+	DeadBytes   int64  `json:"dead_bytes"`  // of the log, estimated
 	DiskUsed    int64  `json:"disk_used"`   // log and checkpoints
 	DiskBudget  int64  `json:"disk_budget"` // 0: none
 	Compactions uint64 `json:"compactions"` // passes that ended well
@@ -80,6 +83,8 @@ type Stats struct {
 	Scanned     uint64 `json:"compact_scanned_bytes"`
 	IndexSwept  uint64 `json:"index_entries_removed"`
 	Moved       uint64 `json:"compact_copied_bytes"`
+	// LastPass is the last pass that ended well; all zero: none has since Open.
+	LastPass PassStats `json:"last_pass"`
 	// WriteAmplification is how many bytes of log were written for one that users
 	// appended.
 	WriteAmplification float64 `json:"write_amplification"`
@@ -90,6 +95,7 @@ type Stats struct {
 	Commits       uint64 `json:"commits"`
 	Checkpoints   uint64 `json:"checkpoints"`
 	CheckpointErr uint64 `json:"checkpoints_failed"`
+	Checkpointing bool   `json:"checkpoint_in_progress"`
 	ReplayBytes   int64  `json:"replay_bytes"`      // of log that a recovery would replay now
 	HoldP50       int64  `json:"write_hold_p50_ns"` // how long a commit held writes
 	HoldP9999     int64  `json:"write_hold_p9999_ns"`
@@ -125,6 +131,7 @@ type counters struct {
 	replayFrom        atomic.Uint64 // address a recovery would replay from, in units
 	warmed            atomic.Uint64
 	moved             atomic.Uint64
+	movedRecords      atomic.Uint64
 	compactScanned    atomic.Uint64
 	swept             atomic.Uint64 // index entries removed
 	compactions       atomic.Uint64
@@ -158,7 +165,7 @@ func (c *counters) hold(d time.Duration) {
 type tally struct {
 	inPlace, appended, retries uint64
 	hot                        uint64 // reads that no batch counts
-	moved                      uint64 // bytes that compaction has copied
+	moved, movedRecords        uint64 // bytes and records that compaction has copied; chunks are bytes only
 	expired                    uint64 // records met that had expired
 }
 
@@ -188,6 +195,7 @@ func (t *tally) flush(c *counters, ops []Op) {
 	}
 	if t.moved > 0 {
 		c.moved.Add(t.moved)
+		c.movedRecords.Add(t.movedRecords)
 	}
 	if t.expired > 0 {
 		c.expired.Add(t.expired)
@@ -233,6 +241,11 @@ func (s *Store) Stats() Stats {
 	st.ExpirySwept, st.ExpiryTimers, st.ExpiryDropped = c.sweptKeys.Load(), s.sweep.wheel.Len(), s.sweep.dropped.Load()
 	st.Clock, st.MemoryTimers = s.clock.now(), s.sweep.wheel.Bytes()
 	st.ExpiredBytes, st.ExpiringBytes = s.sweep.expiring.sum(st.Clock)
+	st.MemoryPasses, st.MemoryPeak = s.memory.passes.Load(), s.notePeak()
+	st.Checkpointing = s.checkpoints.running.Load()
+	if p := s.compaction.last.Load(); p != nil {
+		st.LastPass = *p
+	}
 	st.DiskUsed, st.DiskBudget = s.room.used(), s.room.budget.Load()
 	st.Compactions, st.CompactErr = c.compactions.Load(), c.compactionsFailed.Load()
 	st.IndexSwept = c.swept.Load()
@@ -241,7 +254,8 @@ func (s *Store) Stats() Stats {
 	if users := st.LogAppended - st.Moved; st.LogAppended > st.Moved {
 		st.WriteAmplification = float64(st.LogAppended) / float64(users)
 	}
-	_, st.NextCompaction = s.compaction.due(s.EstimateGC())
+	e := s.EstimateGC()
+	st.DeadBytes, st.NextCompaction = e.Reclaimable, e.Reason
 	if err := s.Err(); err != nil {
 		st.State = err.Error()
 	} else if s.log.Full() || s.room.full.Load() {

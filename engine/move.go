@@ -89,6 +89,7 @@ func (s *Session) appendCopy(image []byte, at *place) (out outcome, ok bool) {
 		return finished, false
 	}
 	s.tally.moved += uint64(len(image))
+	s.tally.movedRecords++
 	if w1&record.Expiry != 0 {
 		r := logRecord{addr: a, w0: w0, w1: w1, image: image}
 		s.noteExpiry(a, r.expiry(), r.weight(), true)

@@ -813,6 +813,9 @@ func (s *Session) publish(op *Op, hash uint64, at *place, seen *observation, c *
 			}
 		}
 		if ok {
+			if op.Kind == opMoveChunk {
+				s.tally.movedRecords++
+			}
 			return finished, false
 		}
 		if out == tooLate {

@@ -14,6 +14,7 @@ import (
 //	| pages being judged | suspects                            | ring of the resolver |
 type passSpace struct {
 	memory   *ioring.Memory // nil: none
+	share    int64          // of the budget it was made for, in bytes
 	pages    []byte
 	ring     []byte
 	suspects suspects
@@ -34,8 +35,11 @@ const (
 // makeSpace takes the memory, unless that is done.
 func (c *compactor) makeSpace() error {
 	p, page := &c.space, int64(c.store.opt.PageSize)
+	share := min(c.store.Memory()/passShare, passMax)
+	if p.memory != nil && p.share != share {
+		c.letGo() // the budget has been changed
+	}
 	if p.memory == nil {
-		share := min(c.store.Memory()/passShare, passMax)
 		pages := min(max(share/3/page, passPages), int64(2*len(c.workers)+1)) * page
 		ring := min(max(share/8, ringMin), passRing) &^ (blockBytes - 1)
 		size := max(share, pages+ring+passSuspects) &^ (blockBytes - 1)
@@ -43,7 +47,7 @@ func (c *compactor) makeSpace() error {
 		if err != nil {
 			return fmt.Errorf("memory for compaction: %w", err)
 		}
-		p.memory = memory
+		p.memory, p.share = memory, share
 		p.pages, p.ring = memory.Bytes()[:pages], memory.Bytes()[size-ring:]
 		if err := c.store.claimForPasses(size); err != nil {
 			return err

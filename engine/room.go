@@ -92,8 +92,8 @@ func (r *room) recyclable() int {
 // checkDisk says what is wrong with a disk budget.
 func checkDisk(bytes, segment int64) error {
 	if least := diskSegmentsMin * segment; bytes != 0 && bytes < least {
-		return fmt.Errorf("disk budget of %d bytes: want at least %d, %d segments of %d bytes, or 0 for none",
-			bytes, least, diskSegmentsMin, segment)
+		return fmt.Errorf("%w: disk budget of %d bytes: want at least %d, %d segments of %d bytes, or 0 for none",
+			ErrBadOptions, bytes, least, diskSegmentsMin, segment)
 	}
 	return nil
 }

@@ -198,7 +198,7 @@ func (s *soak) look(at time.Duration) {
 	st := s.store.Stats()
 	x := soakSample{
 		at: at.Seconds(), ops: s.opsAll.Load(), disk: usedBy(s.dir), used: st.DiskUsed, rss: soakResident(),
-		memory: st.MemoryIndex + st.MemoryLog + st.MemoryBuffers, index: st.MemoryIndex, indexMax: st.MemoryIndexMax,
+		memory: st.MemoryIndex + st.MemoryLog + st.MemoryBuffers + st.MemoryPasses + st.MemoryTimers + st.MemoryOrdered, index: st.MemoryIndex, indexMax: st.MemoryIndexMax,
 		live: st.LiveBytes, ratio: float64(st.LiveBytes) / float64(max(st.LogTail-st.LogBegin, 1)), writeAmplificated: st.WriteAmplification,
 	}
 	s.samples = append(s.samples, x)
