@@ -109,16 +109,28 @@ func (s *Store) checkpointNames() ([]string, error) {
 // Checkpoints lists the checkpoints kept, newest first. A damaged one is left out
 // and reported as an error beside the others.
 func (s *Store) Checkpoints() ([]CheckpointInfo, error) {
-	names, err := s.checkpointNames()
-	if err != nil {
-		return nil, err
+	for {
+		names, err := s.checkpointNames()
+		if err != nil {
+			return nil, err
+		}
+		list, gone, err := s.readCheckpoints(names)
+		if !gone || len(list) > 0 || err != nil {
+			return list, err
+		}
+		// All have been removed meanwhile, but the last one only goes after another.
 	}
-	var list []CheckpointInfo
+}
+
+// readCheckpoints reads those of the given names; gone says that some were there no
+// more.
+func (s *Store) readCheckpoints(names []string) (list []CheckpointInfo, gone bool, err error) {
 	var errs []error
 	for _, name := range names {
 		b, err := s.dev.ReadMeta(name)
 		if errors.Is(err, ioring.ErrNoMeta) {
-			continue // removed meanwhile
+			gone = true
+			continue
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("read %s: %w", name, err))
@@ -131,7 +143,7 @@ func (s *Store) Checkpoints() ([]CheckpointInfo, error) {
 		}
 		list = append(list, info)
 	}
-	return list, errors.Join(errs...)
+	return list, gone, errors.Join(errs...)
 }
 
 func checkpointName(version uint64) string { return fmt.Sprintf("%s%020d", checkpointPrefix, version) }

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -174,5 +175,37 @@ func TestStats_Checkpointing(t *testing.T) {
 	waitFor(t, "the checkpoint", done)
 	require.False(t, s.Stats().Checkpointing)
 	n.Close()
+	require.NoError(t, s.Close())
+}
+
+// overtaken has a checkpoint replaced by a newer one between a look at the names and
+// the reading of it.
+type overtaken struct {
+	ioring.Device
+	between func()
+}
+
+func (o *overtaken) ReadMeta(name string) ([]byte, error) {
+	if f := o.between; f != nil && strings.HasPrefix(name, checkpointPrefix) {
+		o.between = nil
+		f()
+	}
+	return o.Device.ReadMeta(name)
+}
+
+// TestCheckpoints_Overtaken: while one checkpoint takes the place of another, the list
+// has none, and compaction frees what the new one needs.
+func TestCheckpoints_Overtaken(t *testing.T) {
+	dev := &overtaken{Device: newMem()}
+	s := openOn(t, dev, func(o *Options) { o.CheckpointsKept, o.CheckpointDistance = 1, -1 })
+	take := func() {
+		_, err := s.Checkpoint(context.Background(), CheckpointOptions{Kind: FullCheckpoint})
+		require.NoError(t, err)
+	}
+	take()
+	dev.between = take
+	list, err := s.Checkpoints()
+	require.NoError(t, err)
+	require.Len(t, list, 1)
 	require.NoError(t, s.Close())
 }
