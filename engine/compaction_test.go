@@ -3,13 +3,17 @@ package engine
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"rskv/ioring"
 	"rskv/ioring/iotest"
 )
 
@@ -408,4 +412,102 @@ func TestCompact_LastPass(t *testing.T) {
 	require.Greater(t, st.WriteAmplification, 1.0)
 	n.Close()
 	require.NoError(t, s.Close())
+}
+
+// TestCompact_StaysInMemory: a record that could be read without the disk cannot any
+// more when it has been copied.
+func TestCompact_StaysInMemory(t *testing.T) {
+	s := openOn(t, newMem(), nil)
+	n := s.NewSession()
+	const keys = 5000
+	for i := range keys {
+		require.NoError(t, n.Put(key64(i), valueOf(uint64(i), 1, 300)))
+	}
+	syncStore(t, s)
+	res := compact(t, s, 0)
+	require.Greater(t, res.Copied, int64(keys*300/2))
+	for i := range keys {
+		value, err := n.Get(key64(i), nil)
+		require.NoError(t, err)
+		require.NoError(t, valueIs(value, uint64(i), 1, 300))
+	}
+	require.Zero(t, s.Stats().ColdReads)
+	n.Close()
+	require.NoError(t, s.Close())
+}
+
+// TestCompact_CheckpointsInBudget: kept checkpoints pin log until the disk budget is
+// broken or writes wait for ever; or the last one goes, or nothing is said.
+func TestCompact_CheckpointsInBudget(t *testing.T) {
+	const disk, keys, size = 24 << 20, 2000, 1000
+	dev := newMem()
+	var mu sync.Mutex
+	var said bytes.Buffer
+	open := func(dev ioring.Device) *Store {
+		return openOn(t, dev, func(o *Options) {
+			o.Disk, o.LiveRatio, o.CheckpointsKept, o.CheckpointDistance = disk, 0, 3, -1
+			o.CommitInterval = 10 * time.Millisecond
+			o.Logger = slog.New(slog.NewTextHandler(lockedWriter{&mu, &said}, nil))
+		})
+	}
+	s := open(dev)
+	n := s.NewSession()
+	version := uint64(0)
+	overwrite := func() {
+		version++
+		for i := range keys {
+			require.NoError(t, n.Put(key64(i), valueOf(uint64(i), version, size)))
+			if i%200 == 0 {
+				require.LessOrEqual(t, s.Stats().DiskUsed, int64(disk))
+				list, err := s.Checkpoints()
+				require.NoError(t, err)
+				require.True(t, version == 1 || len(list) > 0, "no checkpoint is left")
+			}
+		}
+	}
+	overwrite()
+	var taken []uint64
+	for range 3 {
+		info, err := s.Checkpoint(t.Context(), CheckpointOptions{Kind: FullCheckpoint})
+		require.NoError(t, err)
+		taken = append(taken, info.Version)
+		overwrite()
+	}
+	for written := int64(0); written < 6*disk; written += keys * size {
+		overwrite() // nobody takes checkpoints any more
+	}
+	syncStore(t, s)
+	list, err := s.Checkpoints()
+	require.NoError(t, err)
+	require.NotEmpty(t, list)
+	for _, info := range list {
+		require.NotContains(t, taken, info.Version, "it pins what the budget needs")
+	}
+	mu.Lock()
+	require.Contains(t, said.String(), "checkpoint dropped")
+	require.Contains(t, said.String(), fmt.Sprintf("version=%d", taken[0]))
+	mu.Unlock()
+	n.Close()
+	image := dev.CrashImage(iotest.CrashOptions{})
+	require.NoError(t, s.Close())
+	s = open(image)
+	n = s.NewSession()
+	for i := range keys {
+		value, err := n.Get(key64(i), nil)
+		require.NoError(t, err)
+		require.NoError(t, valueIs(value, uint64(i), version, size))
+	}
+	n.Close()
+	require.NoError(t, s.Close())
+}
+
+type lockedWriter struct {
+	mu *sync.Mutex
+	to *bytes.Buffer
+}
+
+func (w lockedWriter) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.to.Write(b)
 }

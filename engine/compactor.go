@@ -116,6 +116,7 @@ type compactor struct {
 	passMoved  uint64 // bytes copied when the region was begun
 	appendedAt uint64 // bytes appended when it was
 	byHand     bool   // the pass was asked for
+	passOpened int64  // room.opened when the region was begun, negative if nobody waited
 
 	reader   atomic.Pointer[pageReader] // while judging
 	resolver atomic.Pointer[resolver]   // while resolving
@@ -135,7 +136,7 @@ type compactor struct {
 	cycleTail    record.Addr
 	cycleScanned int64
 	cycleCopied  int64
-	cycleOpened  int64 // room.opened when it began
+	cycleOpened  int64 // room.opened when it began, if writers waited already; else negative
 	cycleBegan   int64 // by the store's clock, as startedAt
 	startedAt    int64 // when the region was begun
 }
@@ -241,6 +242,9 @@ func (c *compactor) start() time.Duration {
 	}
 	limit = min(limit, c.target)
 	c.passBegan, c.appendedAt, c.passMoved, c.byHand = now, s.log.Appended(), s.stats.moved.Load(), c.request != nil
+	if c.passOpened = s.room.opened.Load(); !s.room.closed.Load() {
+		c.passOpened = -1
+	}
 	units := record.Addr(s.opt.PageSize / record.Unit)
 	c.until = min(limit, c.unlinked(), c.begin+1<<suspectFrom) &^ (units - 1)
 	if c.until <= c.begin {
@@ -289,6 +293,7 @@ func (c *compactor) work() time.Duration {
 	}
 	if r := c.reader.Swap(nil); r != nil {
 		c.until = r.end()
+		r.close() // what was read ahead of it is under way into memory that the next one uses
 	}
 	if c.resolve() {
 		return 0
@@ -401,8 +406,10 @@ func (c *compactor) committing() time.Duration {
 		return c.finish(r.err)
 	}
 	c.durable = c.until
+	err := c.free()
+	c.store.room.look()
 	c.recount()
-	if err := c.free(); err != nil || c.request == nil || c.until >= c.target {
+	if err != nil || c.request == nil || c.until >= c.target {
 		c.finish(err)
 	}
 	if total := c.store.log.Tail() - c.store.log.Begin(); c.until < c.swept+total/compactParts {
@@ -441,7 +448,7 @@ func (c *compactor) recount() {
 	s := c.store
 	copied, scanned := int64(s.stats.moved.Load()-c.passMoved), (c.until - c.begin).Bytes()
 	if c.begin >= c.cycleTail {
-		c.cycleTail, c.cycleScanned, c.cycleCopied, c.cycleOpened = s.log.Tail(), 0, 0, s.room.opened.Load()
+		c.cycleTail, c.cycleScanned, c.cycleCopied, c.cycleOpened = s.log.Tail(), 0, 0, c.passOpened
 		c.cycleBegan = c.startedAt
 	}
 	c.cycleScanned += scanned
@@ -451,9 +458,9 @@ func (c *compactor) recount() {
 	}
 	s.sweep.expiring.forget(c.cycleBegan)
 	c.allLive.Store(math.MaxInt64)
-	if s.room.closed.Load() && s.room.opened.Load() == c.cycleOpened {
-		// All of the log has been gone over, and writers have waited all the while:
-		// what is dead is too little to make room.
+	if s.room.closed.Load() && s.room.opened.Load() == c.cycleOpened && !c.held() {
+		// All of the log has been gone over and given back, and writers have waited
+		// all the while: what is dead is too little to make room.
 		c.allLive.Store(s.liveLog())
 	}
 	if c.cycleCopied > c.cycleScanned/8*7 {

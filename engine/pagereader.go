@@ -30,6 +30,7 @@ type pageReader struct {
 	until record.Addr
 	slots []readPage
 	out   int // pages handed out and not given back
+	over  bool
 }
 
 // readPage is a page in memory, or on its way there.
@@ -139,7 +140,7 @@ func (r *pageReader) end() record.Addr {
 func (r *pageReader) ahead() (ops []*ioring.Op) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for r.asked = max(r.asked, r.at&^(r.page-1)); r.asked < r.until; r.asked += r.page {
+	for r.asked = max(r.asked, r.at&^(r.page-1)); r.asked < r.until && !r.over; r.asked += r.page {
 		p := r.slot(r.asked)
 		if p.done != nil {
 			break
@@ -155,8 +156,11 @@ func (r *pageReader) ahead() (ops []*ioring.Op) {
 	return ops
 }
 
-// close waits for reads under way. Nobody has a page any more.
+// close waits for reads under way, and asks for no others. Nobody has a page any more.
 func (r *pageReader) close() {
+	r.mu.Lock()
+	r.over = true
+	r.mu.Unlock()
 	for i := range r.slots {
 		if d := r.slots[i].done; d != nil {
 			r.s.opt.Runner.Wait(d)
