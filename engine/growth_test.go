@@ -82,7 +82,7 @@ func (g *growthKeys) check(t *testing.T, s *Session) {
 }
 
 // TestGrowth_Everything: while the index doubles a dozen times under writers,
-// readers, commits and checkpoints, a key is missed or shows an older value; or
+// readers, commits, checkpoints and compaction, a key is missed or shows an older value; or
 // what was stored is not there after a crash, or the table not as large as it was.
 func TestGrowth_Everything(t *testing.T) {
 	seed := newSeed(t)
@@ -109,6 +109,13 @@ func TestGrowth_Everything(t *testing.T) {
 	others.Go(func() {
 		for once := false; !once || !over.Load(); once = true {
 			if _, err := s.Checkpoint(context.Background(), CheckpointOptions{Kind: FullCheckpoint}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	others.Go(func() {
+		for once := false; !once || !over.Load(); once = true {
+			if _, err := s.Compact(context.Background(), CompactOptions{}); err != nil {
 				t.Error(err)
 			}
 		}
@@ -165,7 +172,7 @@ func TestGrowth_Everything(t *testing.T) {
 }
 
 // TestGrowth_Crash: the power fails at some device operation while the table
-// doubles under a checkpoint, and the store comes back with a key missing.
+// doubles under a checkpoint and, every other time, a pass of compaction, and the store comes back with a key missing.
 func TestGrowth_Crash(t *testing.T) {
 	seed := newSeed(t)
 	const before, after = 15_000, 22_500 // 2^12 buckets are enough for 17,500
@@ -188,6 +195,14 @@ func TestGrowth_Crash(t *testing.T) {
 		done := background(func() {
 			_, failed = s.Checkpoint(context.Background(), CheckpointOptions{Kind: FullCheckpoint})
 		})
+		compacted := background(func() {
+			rng := rand.New(rand.NewPCG(seed, uint64(cut)+1<<32))
+			for range rng.IntN(2) * 3 {
+				if _, err := s.Compact(context.Background(), CompactOptions{Until: rng.Int64N(s.log.Tail().Bytes())}); err != nil {
+					return
+				}
+			}
+		})
 		var err error
 		for to := before; to <= after && err == nil; to += 750 {
 			if err = g.grow(rng, n, to); err == nil {
@@ -197,6 +212,7 @@ func TestGrowth_Crash(t *testing.T) {
 			}
 		}
 		waitFor(t, "the checkpoint", done)
+		waitFor(t, "compaction", compacted)
 		whole = err == nil && failed == nil
 		if s.Stats().IndexDoublings > 0 || s.Stats().IndexGrowing {
 			grew++
