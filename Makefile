@@ -128,8 +128,8 @@ bench: build ## every figure, beside every peer, the page bin/bench.html and the
 	bin/rskv-bench report --into bench/README.md $(REPORTS)
 	bin/rskv-bench report --into bench/FIGURES.md --groups $(REPORTS)
 
-soak: build ## update and delete for SOAK (2m) and watch disk, memory and index stay in their budgets; plots in SOAKPLOTS
-	bin/rskv-bench soak --time $(SOAK) --plots $(SOAKPLOTS) $(BENCHFLAGS)
+soak: build ## update and delete for SOAK (2m) and watch disk, memory, index and throughput; plots in SOAKPLOTS
+	bin/rskv-bench soak --time $(SOAK) --least 0.8 --plots $(SOAKPLOTS) $(BENCHFLAGS)
 
 bench-quick: build ## the first figures beside redis-server and fio, in about three minutes
 	bin/rskv-bench quick $(BENCHFLAGS)

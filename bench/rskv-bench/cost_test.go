@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -60,13 +61,37 @@ func TestRunDurability(t *testing.T) {
 // A row of compaction without a pass, or of growth without growth, measures nothing.
 func TestRunSpace(t *testing.T) {
 	rows := smokeGroup(t, "space")
-	require.Len(t, rows, 4+6)
+	require.Len(t, rows, 4)
 	require.NotNil(t, rows["put, passes run"].Ratio)
 	require.GreaterOrEqual(t, rows["write amplification"].Rate.Median, 1.0)
-	growing := rows["put, made for 1 k"]
+	rows = smokeGroup(t, "growth")
+	require.Len(t, rows, 6)
+	growing := rows["put, made for 156"]
 	require.NotNil(t, growing.Ratio)
 	require.Regexp(t, "doubled [1-9]", strings.Join(growing.Notes, "\n"))
-	memory := rows["put, made for 1 k: memory a key"].Rate.Median
+	require.Contains(t, strings.Join(growing.Notes, "\n"), "took more than 1 ms")
+	memory := rows["put, made for 156: memory a key"].Rate.Median
 	require.Greater(t, memory, 32.0, "a record alone")
 	require.Less(t, memory, 200.0)
+}
+
+// TestSoak: a soak that leaves a budget, or finds a wrong value, and says nothing; or one
+// without its plots.
+func TestSoak(t *testing.T) {
+	if testing.Short() {
+		t.Skip("160 MiB of data, and 9 s over it, twice")
+	}
+	plots := t.TempDir()
+	args := []string{"soak", "--time", "9s", "--memory", "32", "--segment", "2", "--dir", t.TempDir(), "--plots", plots}
+	var stdout, stderr bytes.Buffer
+	require.Zero(t, run(t.Context(), args, &stdout, &stderr), stderr.String())
+	require.Contains(t, stdout.String(), "every key is right")
+	for _, name := range []string{"disk", "memory", "live", "throughput"} {
+		svg, err := os.ReadFile(filepath.Join(plots, "soak-"+name+".svg"))
+		require.NoError(t, err)
+		require.Contains(t, string(svg), "<svg")
+	}
+	stderr.Reset()
+	require.NotZero(t, run(t.Context(), append(args, "--least", "1000"), &stdout, &stderr), "a rate is never a thousand times what it was")
+	require.Contains(t, stderr.String(), "outside what was promised")
 }

@@ -38,7 +38,8 @@ var categories = []category{
 	{"faster", "the setting of C++ FASTER's benchmark: 10 and 50 M keys of 8 + 8 B (5 GiB of memory)", (*runner).faster},
 	{"durability", "checkpoints and commits under load, recovery, checksums (6.5 GiB of memory)", (*runner).durability},
 	{"metrics", "what counting costs: the daemon beside bin/rskvd-nometrics (make bench-metrics)", (*runner).metrics},
-	{"space", "compaction under load at half of the log live, an index that grows tenfold", (*runner).space},
+	{"space", "compaction under load at half of the log live", (*runner).compaction},
+	{"growth", "an index that grows to 64 times its keys (7 GiB of memory for --keys 64000000)", (*runner).indexGrowth},
 	{"latency", "times of single operations at half of the load, beside flush, commits, checkpoints, compaction and growth", (*runner).latency},
 	{"overhead", "garbage collection with 16 GiB configured; memory and wake-ups of an idle daemon", (*runner).overhead},
 }
@@ -51,7 +52,7 @@ const keysMin = 10_000
 type runner struct {
 	*suite
 	round time.Duration
-	keys  uint64 // of the groups about durability and space
+	keys  uint64 // of the groups about durability, space and growth
 	small bool   // everything smaller: shows that it works, not how fast it is
 }
 

@@ -36,6 +36,7 @@ type soak struct {
 	keys       uint64
 	disk       int64
 	seed       uint64
+	least      float64 // of the first quarter's rate, that the last quarter has to have
 	store      *engine.Store
 	out        io.Writer
 	samples    []soakSample
@@ -90,6 +91,7 @@ func soakCommand() *cobra.Command {
 	c.Flags().Int64Var(&memory, "memory", 64, "memory of the store in MiB; the data is five times as large")
 	c.Flags().Int64Var(&segment, "segment", 8, "size of a file of the log in MiB, a power of two")
 	c.Flags().Uint64Var(&s.seed, "seed", uint64(time.Now().UnixNano()), "of the operations")
+	c.Flags().Float64Var(&s.least, "least", 0, "fail when the last quarter does less than so many times the first; 0: never")
 	c.Flags().StringVar(&s.dir, "dir", os.TempDir(), "where data is written, and removed again")
 	c.Flags().StringVar(&s.plots, "plots", "", "directory for the plots; none if empty")
 	return c
@@ -229,7 +231,11 @@ func rate(samples []soakSample) int {
 func (s *soak) report() error {
 	if n := len(s.samples); n >= 8 {
 		first, last := rate(s.samples[:n/4]), rate(s.samples[n-n/4:])
-		fmt.Fprintf(s.out, "%d operations a second in the first quarter, %d in the last: %.2f times\n", first, last, float64(last)/float64(max(first, 1)))
+		ratio := float64(last) / float64(max(first, 1))
+		fmt.Fprintf(s.out, "%d operations a second in the first quarter, %d in the last: %.2f times\n", first, last, ratio)
+		if ratio < s.least {
+			s.broken = append(s.broken, fmt.Sprintf("the last quarter did %.2f times the operations of the first, want %.2f", ratio, s.least))
+		}
 	}
 	if s.plots != "" {
 		if err := s.draw(); err != nil {
@@ -237,7 +243,7 @@ func (s *soak) report() error {
 		}
 	}
 	if n := len(s.broken); n > 0 {
-		return fmt.Errorf("%d times outside a budget:\n%s", n, strings.Join(s.broken[:min(n, soakReport)], "\n"))
+		return fmt.Errorf("%d times outside what was promised:\n%s", n, strings.Join(s.broken[:min(n, soakReport)], "\n"))
 	}
 	fmt.Fprintf(s.out, "disk, memory and index were inside their budgets in all %d samples; every key is right\n", len(s.samples))
 	return nil

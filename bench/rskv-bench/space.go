@@ -30,11 +30,10 @@ const (
 	settleWait = 10 * time.Second
 	passLook   = 100 * time.Millisecond
 	// indexGrows is how many times as many keys there are after the index has grown.
-	indexGrows = 10
+	indexGrows = 64
+	// stallMax is what no operation may take because the index grows.
+	stallMax = time.Millisecond
 )
-
-// space is what room costs: compaction, and an index that grows.
-func (r *runner) space(ctx context.Context) error { return inTurn(ctx, r.compaction, r.indexGrowth) }
 
 // errNoPass: compaction did not begin, so there is nothing to measure.
 var errNoPass = errors.New("no compaction pass has begun")
@@ -201,8 +200,8 @@ func (r *runner) onePass(ctx context.Context, like *measure.Row, store *engine.S
 	return nil
 }
 
-// indexGrowth is the load of new keys into an index that was made for a tenth of
-// them, beside one that was made for all.
+// indexGrowth is the load of new keys into an index that was made for few of them,
+// beside one that was made for all: what takes long in both is not growth.
 func (r *runner) indexGrowth(ctx context.Context) error {
 	first := r.keys / indexGrows
 	memory := memoryFor(r.keys, 1)
@@ -215,6 +214,7 @@ func (r *runner) indexGrowth(ctx context.Context) error {
 	growing, ready := row("put, made for "+count(first)), row("put, made for "+count(r.keys))
 	var stall, bytes [2]float64 // longest batch in ms, bytes a key
 	var doublings uint64
+	var batches, slow [2]int64
 	contender := func(i int, row *measure.Row, sized uint64) measure.Contender {
 		return measure.Contender{Row: row, Run: func(context.Context, time.Duration) (measure.Sample, error) {
 			sample, st, err := r.growOnce(memory, smallIndex(sized), first)
@@ -222,6 +222,12 @@ func (r *runner) indexGrowth(ctx context.Context) error {
 				return sample, err
 			}
 			stall[i] = max(stall[i], float64(sample.Times.Max())/1e6)
+			batches[i] += sample.Times.TotalCount()
+			for _, bar := range sample.Times.Distribution() {
+				if bar.From > int64(stallMax) {
+					slow[i] += bar.Count
+				}
+			}
 			bytes[i] = (float64(st.IndexBuckets+st.IndexOverflow)*64 + float64(st.LogTail-st.LogBegin)) / float64(r.keys)
 			if i == 0 {
 				doublings = st.IndexDoublings
@@ -239,6 +245,7 @@ func (r *runner) indexGrowth(ctx context.Context) error {
 		if len(row.Rates) == 0 {
 			continue
 		}
+		row.Note("%d of %d batches took more than 1 ms", slow[i], batches[i])
 		r.figure(row, row.Name+": longest stall of a batch", "ms", stall[i])
 		r.figure(row, row.Name+": memory a key", "B", bytes[i])
 	}
