@@ -8,9 +8,11 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
 
@@ -98,9 +100,11 @@ func (t *tool) top(cmd *cobra.Command, in, out *os.File) error {
 	}()
 	fmt.Fprint(out, screenOpen)
 	ctx, cancel := context.WithCancel(cmd.Context())
-	defer cancel()
 	cmd.SetContext(ctx)
-	go quitOn(in, cancel)
+	var keys sync.WaitGroup
+	keys.Go(func() { quitOn(ctx, in, cancel) })
+	defer keys.Wait() // before a shell reads on
+	defer cancel()
 	now := before
 	s := board{blocks: speaksUTF8(os.Getenv)}
 	for {
@@ -127,10 +131,15 @@ func (t *tool) top(cmd *cobra.Command, in, out *os.File) error {
 	}
 }
 
-// quitOn calls quit when a key is pressed that ends a full-screen view.
-func quitOn(in *os.File, quit func()) {
+// quitOn calls quit when a key is pressed that ends a full-screen view. It takes
+// no key after ctx has ended.
+func quitOn(ctx context.Context, in *os.File, quit func()) {
 	var key [1]byte
-	for {
+	for ctx.Err() == nil {
+		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(in.Fd()), Events: unix.POLLIN}}, int(keyEvery.Milliseconds()))
+		if err == unix.EINTR || err == nil && ready == 0 {
+			continue
+		}
 		n, err := in.Read(key[:])
 		if err != nil || n == 1 && strings.IndexByte("qQ\x03\x04", key[0]) >= 0 {
 			quit()
@@ -138,6 +147,9 @@ func quitOn(in *os.File, quit func()) {
 		}
 	}
 }
+
+// keyEvery is how long the end of a view may have to wait for who looks for keys.
+const keyEvery = 50 * time.Millisecond
 
 // frame is what top shows: lines that fit the screen.
 func frame(before, now sample, s *board) string {
