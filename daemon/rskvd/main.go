@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"rskv/daemon"
 )
@@ -31,6 +33,7 @@ func command() *cobra.Command {
 		Use:           "rskvd",
 		Short:         "Serve one key-value store over a Unix socket",
 		Long:          "Serve one key-value store over a Unix socket.\n\nEvery setting is a flag, a variable and a key of a TOML file (--config); a flag\ncounts over a variable, a variable over the file.",
+		Example:       "  rskvd --dir /tmp/store --socket /tmp/store.sock --memory 256MiB\n  rskvd --config /etc/rskv/rskvd.toml --log-level debug",
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -45,6 +48,7 @@ func command() *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.PersistentFlags().SortFlags = false
 	daemon.AddFlags(root.PersistentFlags())
+	completeChoices(root)
 	root.AddCommand(configCommand(), &cobra.Command{
 		Use: "version", Short: "Print what this program was built from, and how", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -97,6 +101,17 @@ func serve(ctx context.Context, cfg daemon.Config, load func() (daemon.Config, e
 		}
 	}()
 	return daemon.Run(ctx, cfg, daemon.Environment{Log: os.Stderr, Manager: manager, Sandbox: confined, Reload: reload, Load: load})
+}
+
+// completeChoices tells completion of the settings that have a few values, whose
+// flags name them.
+func completeChoices(root *cobra.Command) {
+	root.ValidArgsFunction = cobra.NoFileCompletions
+	root.PersistentFlags().VisitAll(func(f *pflag.Flag) {
+		if values := strings.Split(f.Value.Type(), "|"); len(values) > 1 {
+			_ = root.RegisterFlagCompletionFunc(f.Name, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+		}
+	})
 }
 
 func configCommand() *cobra.Command {

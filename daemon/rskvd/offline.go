@@ -73,10 +73,13 @@ type offline struct {
 func offlineCommands() []*cobra.Command {
 	verify := offlineCommand("verify DIR", "Look for damage in a store that is not being served", 1, verifyStore)
 	verify.Long = "Reads everything in the directory of a store and changes nothing. Reports every\nstretch of damage. Ends with 0: no damage, 1: damage, 2: could not look."
+	verify.Example = "  rskvd verify /var/lib/rskv"
 	salvage := offlineCommand("salvage DIR NEWDIR", "Make a new store of what is whole in a damaged one", 2, salvageStore)
 	salvage.Long = "Writes what is whole in the store at DIR, which is not changed, to a new one in\nNEWDIR, which must be empty or missing. Of each key the newest version that is\nwhole wins: one that was in a damaged stretch comes back as it was before, or not\nat all, and a key whose delete was there comes back. Which keys these are cannot\nbe known; the stretches are listed. Ends with 0: nothing was lost, 1: something\nwas, 2: it failed, and NEWDIR is incomplete."
+	salvage.Example = "  rskvd salvage /var/lib/rskv /var/lib/rskv.whole"
 	restore := offlineCommand("restore FILE|- DIR", "Make a store of a backup", 2, restoreStore)
 	restore.Long = "Reads a backup from FILE, or standard input, into DIR, which must be empty or\nmissing. A backup that is damaged or cut short leaves nothing behind that opens.\nWith --check DIR is left out, and the backup only verified."
+	restore.Example = "  rskvd restore --check monday.bak\n  rskvd restore monday.bak /var/lib/rskv\n  gunzip <monday.bak.gz | rskvd restore - /tmp/restored"
 	restore.Flags().Bool("check", false, "only verify the backup")
 	restore.Args = func(cmd *cobra.Command, args []string) error {
 		if check, _ := cmd.Flags().GetBool("check"); check {
