@@ -28,6 +28,7 @@ type realDaemon struct {
 	program string
 	dir     string
 	socket  string
+	args    []string     // besides
 	log     bytes.Buffer // complete when the process has ended
 	process *exec.Cmd
 }
@@ -48,6 +49,7 @@ func buildDaemon(t testing.TB) *realDaemon {
 
 func (d *realDaemon) start() {
 	d.process = exec.Command(d.program, "--dir", d.dir, "--socket", d.socket, "--memory", "32MiB", "--commit-interval", "30ms")
+	d.process.Args = append(d.process.Args, d.args...)
 	d.process.Stdout, d.process.Stderr = &d.log, &d.log
 	require.NoError(d.t, d.process.Start())
 }
