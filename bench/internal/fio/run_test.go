@@ -116,7 +116,7 @@ func checkEverything(t *testing.T, o *Output) {
 	require.EqualValues(t, 2, twins.Sync.IOs, "one at the end of each")
 
 	require.NotZero(t, timed.Read.IOs)
-	require.InDelta(t, 200, timed.Read.Runtime, 150, "the ramp does not count")
+	require.GreaterOrEqual(t, int64(timed.Read.Runtime), int64(150), "of 200 ms that were asked for")
 	sum := 0.0
 	for _, unit := range []map[string]float64{timed.LatNS, timed.LatUS, timed.LatMS} {
 		for _, share := range unit {
