@@ -66,7 +66,7 @@ func TestLoad_EverySetting(t *testing.T) {
 		"max_answer": "2MiB", "max_keys": "7", "max_unanswered": "8", "max_queued": "9KiB", "max_queued_all": "10KiB",
 		"request_memory": "128MiB", "max_connections": "11", "max_sessions": "12", "request_timeout": "13s",
 		"answer_timeout": "14s", "checkpoint_distance": "16MiB", "checkpoints_kept": "17", "session_expiry": "18s",
-		"recover_version": "19", "drain_timeout": "15s", "backup_timeout": "20s", "max_watches": "27", "watch_timeout": "28s", "slowlog_threshold": "23ms", "slowlog_size": "24", "scrub_interval": "21s", "scrub_rate": "22MiB", "log_level": "debug", "log_format": "json", "disk": "2GiB", "live_ratio": "0.25",
+		"recover_version": "19", "drain_timeout": "15s", "backup_timeout": "20s", "max_watches": "27", "watch_timeout": "28s", "slowlog_threshold": "23ms", "slowlog_size": "24", "scrub_interval": "21s", "scrub_rate": "22MiB", "log_level": "debug", "log_format": "json", "disk": "2GiB", "live_ratio": "0.25", "ordered": "on",
 	}
 	for _, s := range settings {
 		if s.name == "config" {
@@ -141,7 +141,7 @@ func TestLoad_Problems(t *testing.T) {
 		`RSKV_LOG_LEVEL: "loud" is not one of`,
 		path + ":2: max_value: 17MiB is not between 1 and 16MiB",
 		path + ":4: foo: no such setting",
-		path + ":5: max_keys: must be a string or a number",
+		path + ":5: max_keys: must be a string, a number, true or false",
 		path + ":6: daemon: no such setting",
 	} {
 		require.Contains(t, err.Error(), want)
