@@ -52,7 +52,10 @@ func (c *conn) complete(k *call, op *engine.Op) {
 	if c.slow > 0 {
 		c.maybeSlow(k, op)
 	}
-	if op.Err != nil {
+	switch {
+	case op.Err != nil && c.dead && k.brings():
+		return // nobody hears it
+	case op.Err != nil:
 		c.refuse(k, wireError(op.Err))
 		return
 	}

@@ -101,6 +101,7 @@ func newConn(s *server, socket *net.UnixConn, p peer, r role, u *client) (*conn,
 	c.in.init(c.limits.Request)
 	c.batch.init(c)
 	c.output.init()
+	c.session.Admit(c.admit)
 	return c, nil
 }
 

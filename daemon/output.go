@@ -80,6 +80,18 @@ func (c *conn) noRoomFor(n int) bool {
 	return n > readBytes && (c.server.crowded() || c.owed() > c.limits.QueuedAll/2)
 }
 
+// admit is asked before a large value is fetched: one that would be refused, or
+// that nobody is there for, is not worth it.
+func (c *conn) admit(n int) error {
+	switch {
+	case c.dead:
+		return errStopping
+	case c.noRoomFor(n):
+		return errAnswersSpent
+	}
+	return nil
+}
+
 // paceMax is how long completions wait for a client to take the answers before
 // them. They hold memory of the engine meanwhile, which others need.
 const paceMax = 250 * time.Millisecond

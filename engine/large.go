@@ -240,6 +240,9 @@ func (p *pendingOp) listChunks(seen observation) {
 // It ends with the op settled, waiting for reads, or waiting for the budget.
 func (s *Session) collectChunks(p *pendingOp, fn func(*Op)) {
 	a := p.large
+	if p.op.Err == nil && a.granted < 0 && p.op.Kind == OpGet && s.admit != nil {
+		p.op.Err = s.admit(int(-a.granted))
+	}
 	if p.op.Err != nil {
 		s.finish(p, fn)
 		return

@@ -62,6 +62,7 @@ type Session struct {
 	}
 	ready  chan struct{} // capacity 1
 	closed bool
+	admit  func(n int) error // see Admit; nil: all
 }
 
 // NewSession returns a session; Close gives it back.
@@ -87,6 +88,12 @@ func (s *Session) Attach(l *Ledger) {
 	s.ledger = l
 	s.ordered = true
 }
+
+// Admit has fn asked before a large value, of n bytes, is fetched for an OpGet. An
+// error it returns is the op's, and the value is not fetched: so a caller that has
+// no room for it spares the work. fn is called by Start and Complete and may not
+// use the session.
+func (s *Session) Admit(fn func(n int) error) { s.admit = fn }
 
 // Pending is the number of operations that are not finished.
 func (s *Session) Pending() int { return s.queue.count }
