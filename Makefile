@@ -10,6 +10,8 @@ BENCHFLAGS ?=
 # How long `make soak` goes on, and where its plots go.
 SOAK ?= 2m
 SOAKPLOTS ?= bin/soak
+# How long each part of `make load` goes on.
+LOAD ?= 1m
 # How many simulations `make sim` runs.
 SEEDS ?= 500
 # giouring, the io_uring binding, links only with the linker's name check off.
@@ -31,7 +33,7 @@ INTO = $(DESTDIR)$(PREFIX)
 PROGRAMS := ./daemon/rskvd ./client/rskv ./bench/rskv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-portable race check workflows quality audit coverage tools dev pre-commit fuzz crash sim soak python node run demo bench bench-quick bench-metrics bench-threads bench-concurrency docs share install package pack container clean
+.PHONY: help build test test-portable race check workflows quality audit coverage tools dev pre-commit fuzz crash sim faults load soak python node run demo bench bench-quick bench-metrics bench-threads bench-concurrency docs share install package pack container clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
@@ -107,6 +109,13 @@ crash: ## cut the power 2,000 times and kill the daemon 200 times, and compare w
 
 sim: ## run SEEDS (500) simulations of store, disk and clients, each with faults and crashes of its own
 	$(GO) test -count=1 -timeout 12h -run 'TestSim$$' -v ./engine -sim.seeds $(SEEDS)
+
+faults: ## cut the power of ext4 and XFS often, and fail every call of the disk, for a quarter of an hour (needs root, strace, xfsprogs, FUSE)
+	$(GO) test $(RING) -count=1 -timeout 1h -v -run 'TestRealFault_|TestFault_SmallDisk' ./engine -power.cuts 25
+	$(GO) test $(RING) -count=1 -timeout 1h -v -run 'TestFault_' ./daemon/rskvd
+
+load: ## 10,000 connections: idle, active, deaf, vanishing, coming again and again, for LOAD (1m) each
+	$(GO) test $(RING) -count=1 -timeout 24h -v -run 'TestLoad' ./daemon/rskvd -load.connections 10000 -load.time $(LOAD)
 
 docs: ## bring the tables of daemon/OPERATIONS.md up to date, write the API reference to bin/docs, check all links
 	$(GO) test ./daemon -count=1 -run TestOperations_Current -operations.update

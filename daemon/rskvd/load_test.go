@@ -60,15 +60,17 @@ func (l *loading) use() footprint {
 }
 
 // flatSlack is what may come besides: segments of the log, goroutines of its tasks.
+// Of the heap it is what sessions at a time have had besides: slots are used again,
+// and kept.
 const flatSlack = 12
 
 // flat checks that all of a load is gone: what it took is given back.
 func (l *loading) flat(after string) {
 	l.t.Helper()
 	var now footprint
-	for began := time.Now(); time.Since(began) < patience; time.Sleep(20 * time.Millisecond) {
+	for began := time.Now(); time.Since(began) < 6*patience; time.Sleep(20 * time.Millisecond) {
 		now = l.use()
-		if now.descriptors <= l.idle.descriptors+flatSlack && now.goroutines <= l.idle.goroutines+flatSlack && now.heap <= l.idle.heap+4<<20 {
+		if now.descriptors <= l.idle.descriptors+flatSlack && now.goroutines <= l.idle.goroutines+flatSlack && now.heap <= l.idle.heap+4<<20+int64(l.connections)<<10 {
 			return
 		}
 	}
