@@ -225,7 +225,7 @@ func TestReportCompareTrend(t *testing.T) {
 	b, err := os.ReadFile(file("a.json"))
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(b, &r))
-	r.Commit = "0123456789abcdef" // a test's program does not know its commit
+	r.Commit = "0123456789abcdef"    // a test's program does not know its commit
 	for i := range r.Rows[0].Rates { // nor can a busy machine promise a rate in 5 ms
 		r.Rows[0].Rates[i] = 1e6 + float64(i)
 	}
