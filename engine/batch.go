@@ -92,7 +92,7 @@ func (s *Session) group(ops []Op, write bool) {
 			done++
 		}
 	}
-	s.tally.flush(&st.stats, ops)
+	s.flush(ops)
 }
 
 // run acts on the ops from i on, until one of them has to leave the section; it

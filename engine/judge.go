@@ -323,7 +323,7 @@ func (w *compactWorker) judge() error {
 		var out outcome
 		i, out = w.judgeFrom(i)
 		s.exit()
-		s.tally.flush(&s.store.stats, nil)
+		s.flush(nil)
 		op := Op{Kind: opMove}
 		switch s.failed(&op, out) {
 		case again:

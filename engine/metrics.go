@@ -113,12 +113,40 @@ type Stats struct {
 	SyncTimes  ioring.Times `json:"-"`
 }
 
-// counters are the store's own; sessions add to them once a batch.
+// work counts what users have asked of a session. Each session has its own, and
+// Stats adds them up: with one for all, sessions on different processors would take
+// its cache line from each other in every batch. Atomic; written by the owner.
+type work struct {
+	reads, writes, inPlace, appended, retries, expired atomic.Uint64
+}
+
+// workSum is the work of several sessions.
+type workSum struct {
+	reads, writes, inPlace, appended, retries, expired uint64
+}
+
+func (sum *workSum) add(w *work) {
+	sum.reads += w.reads.Load()
+	sum.writes += w.writes.Load()
+	sum.inPlace += w.inPlace.Load()
+	sum.appended += w.appended.Load()
+	sum.retries += w.retries.Load()
+	sum.expired += w.expired.Load()
+}
+
+// worked is the work of all sessions there are and have been.
+func (s *Store) worked() workSum {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sum := s.mu.worked
+	for n := range s.mu.sessions {
+		sum.add(&n.work)
+	}
+	return sum
+}
+
+// counters are the store's own.
 type counters struct {
-	reads, writes     atomic.Uint64
-	inPlace, appended atomic.Uint64
-	retries           atomic.Uint64
-	expired           atomic.Uint64
 	sweptKeys         atomic.Uint64 // that had expired
 	spaceWaits        atomic.Uint64
 	coldReads         atomic.Uint64
@@ -161,7 +189,7 @@ func (c *counters) hold(d time.Duration) {
 	_ = c.holds.histogram.RecordValue(min(max(int64(d), 1), holdMax))
 }
 
-// tally counts what a session does until it is flushed into the counters.
+// tally counts what a session does until it is flushed into its work.
 type tally struct {
 	inPlace, appended, retries uint64
 	hot                        uint64 // reads that no batch counts
@@ -169,11 +197,12 @@ type tally struct {
 	expired                    uint64 // records met that had expired
 }
 
-// hotFlush is how many single reads a session counts for itself before it adds
-// them to the store's.
+// hotFlush is how many single reads a session counts before they show.
 const hotFlush = 64
 
-func (t *tally) flush(c *counters, ops []Op) {
+// flush counts ops, and what has been done for them.
+func (s *Session) flush(ops []Op) {
+	t, w := &s.tally, &s.work
 	if !ioring.Counting {
 		*t = tally{}
 		return
@@ -187,34 +216,25 @@ func (t *tally) flush(c *counters, ops []Op) {
 			writes++
 		}
 	}
-	if reads > 0 {
-		c.reads.Add(reads)
-	}
-	if writes > 0 {
-		c.writes.Add(writes)
-	}
-	if t.moved > 0 {
-		c.moved.Add(t.moved)
-		c.movedRecords.Add(t.movedRecords)
-	}
-	if t.expired > 0 {
-		c.expired.Add(t.expired)
-	}
-	if t.inPlace > 0 {
-		c.inPlace.Add(t.inPlace)
-	}
-	if t.appended > 0 {
-		c.appended.Add(t.appended)
-	}
-	if t.retries > 0 {
-		c.retries.Add(t.retries)
+	for _, count := range [...]struct {
+		to *atomic.Uint64
+		n  uint64
+	}{
+		{&w.reads, reads}, {&w.writes, writes}, {&w.inPlace, t.inPlace}, {&w.appended, t.appended},
+		{&w.retries, t.retries}, {&w.expired, t.expired}, {&s.store.stats.moved, t.moved},
+		{&s.store.stats.movedRecords, t.movedRecords},
+	} {
+		if count.n > 0 {
+			count.to.Add(count.n)
+		}
 	}
 	*t = tally{}
 }
 
-// Stats returns a snapshot. It takes no lock that an operation waits for.
+// Stats returns a snapshot. Sessions are opened and closed before or after it;
+// operations do not wait for it.
 func (s *Store) Stats() Stats {
-	c, dev, idx := &s.stats, s.dev.Counters(), s.index.Stats()
+	c, w, dev, idx := &s.stats, s.worked(), s.dev.Counters(), s.index.Stats()
 	st := Stats{
 		Keys: s.Len(), Version: s.ledgers.version.Load(), Durable: s.commit.durable.Load(), State: "ok",
 		LogBegin: s.log.Begin().Bytes(), LogHead: s.log.Head().Bytes(), LogReadOnly: s.log.ReadOnly().Bytes(),
@@ -223,10 +243,10 @@ func (s *Store) Stats() Stats {
 		MemoryLog: s.log.Memory(), MemoryBuffers: s.budget.buffers,
 		IndexBuckets: uint64(idx.Buckets), IndexOverflow: uint64(idx.OverflowUsed), IndexOverflowSize: uint64(idx.OverflowMax),
 		IndexTagBits: idx.TagBits, IndexGrowing: idx.Growing, IndexDoublings: idx.Doublings, IndexLimit: idx.Limit.String(),
-		Reads: c.reads.Load(), Writes: c.writes.Load(), InPlace: c.inPlace.Load(), Appended: c.appended.Load(),
-		Retries: c.retries.Load(), SpaceWaits: c.spaceWaits.Load(),
+		Reads: w.reads, Writes: w.writes, InPlace: w.inPlace, Appended: w.appended,
+		Retries: w.retries, SpaceWaits: c.spaceWaits.Load(),
 		ColdReads: c.coldReads.Load(), ColdBytes: c.coldBytes.Load(), ReadErrors: c.readErrors.Load(), Corrupt: c.corrupt.Load(),
-		Expired: c.expired.Load(), LogAppended: s.log.Appended(), Warmed: c.warmed.Load(), Commits: c.commits.Load(), Sessions: s.ledgers.size(),
+		Expired: w.expired, LogAppended: s.log.Appended(), Warmed: c.warmed.Load(), Commits: c.commits.Load(), Sessions: s.ledgers.size(),
 		Checkpoints: c.checkpoints.Load(), CheckpointErr: c.checkpointsFailed.Load(),
 		ReplayBytes: s.log.Durable().Bytes() - record.Addr(c.replayFrom.Load()).Bytes(),
 		DeviceReads: dev.Reads, DeviceWrites: dev.Writes, DeviceRead: dev.ReadBytes, DeviceWritten: dev.WriteBytes,

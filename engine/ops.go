@@ -192,7 +192,7 @@ func (s *Session) getHot(key, dst []byte) (v []byte, ok bool) {
 	s.slot.Exit()
 	if ok {
 		if s.tally.hot++; s.tally.hot >= hotFlush {
-			s.tally.flush(&st.stats, nil)
+			s.flush(nil)
 		}
 	}
 	return v, ok

@@ -27,6 +27,7 @@ type Session struct {
 	live    int64 // keys this section added, less those it removed
 	bytes   int64 // log they take, see weigh
 	tally   tally // what this section did, for the statistics
+	work    work
 
 	pipe     pipe
 	allotted allotment // empty outside of a section
@@ -113,12 +114,13 @@ func (s *Session) Close() {
 		s.store.opt.Runner.Wait(s.ready)
 		s.complete(nil)
 	}
-	s.tally.flush(&s.store.stats, nil)
+	s.flush(nil)
 	s.closed = true
 	s.slot.Release()
 	s.store.mu.Lock()
 	defer s.store.mu.Unlock()
 	delete(s.store.mu.sessions, s)
+	s.store.mu.worked.add(&s.work)
 }
 
 // enter begins a section and reads the markers. It may wait at the door.

@@ -68,6 +68,7 @@ type Store struct {
 		sync.Mutex
 		manifest *manifest.Manifest
 		sessions map[*Session]struct{}
+		worked   workSum    // of those that have been closed
 		starved  []*Session // wait for an I/O buffer
 		closing  bool
 	}
