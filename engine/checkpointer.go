@@ -37,6 +37,9 @@ const (
 // asked for has failed.
 const checkpointRetry = 10 * time.Second
 
+// checkpointPoll is how often it looks whether one is due while the log moves.
+const checkpointPoll = time.Second
+
 type checkpointRequest struct {
 	CheckpointOptions
 	info CheckpointInfo
@@ -49,6 +52,7 @@ type checkpointRequest struct {
 type checkpointer struct {
 	store *Store
 	task  taskRef
+	look  look
 
 	mu struct {
 		sync.Mutex
@@ -162,7 +166,10 @@ func (c *checkpointer) begin() (time.Duration, error) {
 		c.info.Kind, c.info.Cookie = c.request.Kind, c.request.Cookie
 	} else if limit := s.opt.CheckpointDistance; now < c.notBefore || !c.wanted.Load() && (limit < 0 || s.tasks.stopped(TaskCheckpoint)) ||
 		!c.wanted.Load() && c.distance() < max(limit, 2*c.lastBytes) || s.log.Full() || s.Err() != nil {
-		return time.Second, nil
+		if c.wanted.Load() || now < c.notBefore || s.log.Full() {
+			return checkpointPoll, nil
+		}
+		return c.look.after(s, restCheckpoint, checkpointPoll), nil
 	}
 	c.began = now
 	c.running.Store(true)

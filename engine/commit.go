@@ -81,6 +81,7 @@ type committer struct {
 	synced     atomic.Bool // the sync has answered
 	submitting atomic.Bool // the sync is being submitted
 	nextAt     int64       // clock time of the next commit nobody asked for
+	rested     bool        // the last step found nothing to do
 	payload    [commitPayload]byte
 	segment    int64         // that the tail was in when prepare last looked
 	entered    int64         // clock time of that
@@ -150,12 +151,14 @@ func (c *committer) join(force bool, fn waiter) bool {
 func (c *committer) lead() {
 	left := false
 	if c.stepping.TryLock() {
+		rested := c.rested
 		if c.state != commitIdle || c.asked() { // else the task was faster
 			began := c.store.opt.Clock.Monotonic()
 			c.advance(true)
 			c.store.tasks.ran(TaskCommit, began, nil)
 		}
-		left = len(c.serving) > 0
+		// Who has ended the task's rest wakes it: writers do not any more.
+		left = len(c.serving) > 0 || rested && !c.rested
 		c.stepping.Unlock()
 	}
 	if left || c.asked() {
@@ -215,7 +218,12 @@ func (c *committer) begin() time.Duration {
 		return -1
 	}
 	now := s.opt.Clock.Monotonic()
-	dirty := s.log.Tail() > c.lastEnd || s.ledgers.pending() || c.force
+	if c.rested {
+		// The interval counts from the first write on.
+		c.rested, c.nextAt = false, now+int64(s.opt.CommitInterval)
+		s.rests.end(restCommit)
+	}
+	dirty := c.dirty() || c.force
 	if !dirty {
 		c.answer(nil)
 	}
@@ -263,6 +271,11 @@ func (c *committer) gather() {
 	c.last = len(c.serving)
 }
 
+// dirty reports whether something has been written since the last group was cut.
+func (c *committer) dirty() bool {
+	return c.store.log.Tail() > c.lastEnd || c.store.ledgers.pending()
+}
+
 // takeWaiters makes those who wait for the next commit part of the present one.
 func (c *committer) takeWaiters() {
 	c.mu.Lock()
@@ -306,7 +319,11 @@ func (c *committer) idle(now int64, dirty bool) time.Duration {
 	case interval < 0:
 		return -1
 	case !dirty && c.told >= c.dataEnd:
-		c.nextAt = now + int64(interval)
+		c.store.rests.begin(restCommit)
+		c.rested = true
+		if !c.dirty() {
+			return -1
+		}
 		return interval
 	}
 	return time.Duration(max(c.nextAt-now, 0))

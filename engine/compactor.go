@@ -65,8 +65,8 @@ const (
 	compactGroup = groupOps
 	// compactWorkers bounds the workers.
 	compactWorkers = 4
-	// compactPoll is how often the task looks whether a pass is due, compactRetry
-	// how long it waits after one that failed.
+	// compactPoll is how often the task looks whether a pass is due while the log
+	// moves, compactRetry how long it waits after one that failed.
 	compactPoll  = time.Second
 	compactRetry = 10 * time.Second
 )
@@ -83,6 +83,7 @@ type compactRequest struct {
 type compactor struct {
 	store *Store
 	task  taskRef
+	look  look
 
 	mu struct {
 		sync.Mutex
@@ -225,7 +226,10 @@ func (c *compactor) start() time.Duration {
 		e := s.EstimateGC()
 		if pay, _ := c.due(e); !pay || now < c.notBefore || s.Err() != nil {
 			c.letGo()
-			return compactPoll
+			if pay || c.held() || s.room.closed.Load() || s.Err() != nil {
+				return compactPoll
+			}
+			return c.look.after(s, restCompact, compactPoll)
 		}
 		c.stuck.Store(false)
 		limit = min(limit, c.part(e))

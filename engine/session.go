@@ -169,6 +169,7 @@ func (s *Session) exit() {
 	if s.writing {
 		s.writing = false
 		s.slot.EndWrite()
+		s.store.wrote()
 	}
 }
 

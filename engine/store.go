@@ -57,6 +57,7 @@ type Store struct {
 	warm        warmer
 	compaction  compactor
 	room        room
+	rests       rests
 	pins        pins
 	tasks       tasks
 	scans       scanHolds

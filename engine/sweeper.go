@@ -44,6 +44,7 @@ import (
 type sweeper struct {
 	store *Store
 	task  taskRef
+	idle  look
 
 	wheel *timers.Wheel
 	// until and from are what a commit says. Atomic; written by the step inside a
@@ -89,6 +90,10 @@ const (
 	// memory to be looked for.
 	purgeMin  = 1 << 16
 	sweepTick = (1 << timers.TickShift) * time.Millisecond
+	// sweepRest is how often the clock is compared with the wall although nothing is
+	// written and nothing expires: the next key to expire may be given too little
+	// time by one that a suspended machine has left behind.
+	sweepRest = 3 * time.Second
 )
 
 func (w *sweeper) init(s *Store) {
@@ -181,7 +186,7 @@ func (w *sweeper) step() time.Duration {
 	if w.wheel.Len() > 0 || len(w.again) > 0 {
 		return sweepTick
 	}
-	return time.Second
+	return min(w.idle.after(s, restExpire, time.Second), sweepRest)
 }
 
 // round goes on with a round: it sweeps some of what is due. If that has ended it,

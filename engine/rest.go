@@ -1,0 +1,86 @@
+package engine
+
+import (
+	"sync/atomic"
+	"time"
+
+	"rskv/engine/internal/record"
+)
+
+// An idle store wakes nobody: its tasks rest while nothing is written, and the next
+// writer wakes them.
+//
+//	task         rests when
+//	-------------+---------------------------------------------------------
+//	commit       all that was written is durable, and a commit attests that
+//	checkpoint   none is due, and the log has not moved since the last look
+//	compaction   the same
+//	expiry       no key in memory expires, and the log has not moved; it goes on
+//	             looking at the wall clock, but less often
+//
+// Who rests says so first and then looks whether something has been written; a
+// writer leaves its section first and then looks whether somebody rests. So at
+// least one of the two sees the other.
+const (
+	restCommit uint32 = 1 << iota
+	restCheckpoint
+	restCompact
+	restExpire
+)
+
+// restMax bounds the rest of those who look: what becomes due without a write,
+// because the disk has changed, is seen within it.
+const restMax = time.Minute
+
+// rests is who rests, as bits. Atomic; read by every section that writes.
+type rests struct{ bits atomic.Uint32 }
+
+func (r *rests) begin(bit uint32) { r.bits.Or(bit) }
+func (r *rests) end(bit uint32)   { r.bits.And(^bit) }
+
+// wrote wakes those who rest. A writer calls it outside of its section.
+func (s *Store) wrote() {
+	if s.rests.bits.Load() != 0 {
+		s.endRests()
+	}
+}
+
+//go:noinline
+func (s *Store) endRests() {
+	bits := s.rests.bits.Swap(0)
+	if bits&restCommit != 0 {
+		s.commit.task.Wake()
+	}
+	if bits&restCheckpoint != 0 {
+		s.checkpoints.task.Wake()
+	}
+	if bits&restCompact != 0 {
+		s.compaction.task.Wake()
+	}
+	if bits&restExpire != 0 {
+		s.sweep.task.Wake()
+	}
+}
+
+// look is the rest of a task that looks now and then whether something is due.
+type look struct {
+	tail   record.Addr // the log's when it last looked
+	waited bool        // and it has waited for poll since
+}
+
+// after says how long a task that found nothing due waits: poll, or, when the log
+// has not moved for that long, until a writer wakes it. Writes that do not move the
+// log wake it once in poll at most.
+func (l *look) after(s *Store, bit uint32, poll time.Duration) time.Duration {
+	if tail := s.log.Tail(); tail != l.tail || !l.waited {
+		l.tail, l.waited = tail, true
+		return poll
+	}
+	l.waited = false
+	s.rests.begin(bit)
+	if s.log.Tail() != l.tail {
+		s.rests.end(bit)
+		return poll
+	}
+	return restMax
+}

@@ -1,0 +1,128 @@
+package engine
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"rskv/engine/internal/record"
+)
+
+// stepCounter is a Runner that counts the steps of all tasks.
+type stepCounter struct {
+	Runner
+	steps atomic.Int64
+	names sync.Map // of the tasks that have made a step
+}
+
+func (r *stepCounter) Start(name string, step func() time.Duration) Task {
+	return r.Runner.Start(name, func() time.Duration {
+		r.steps.Add(1)
+		n, _ := r.names.LoadOrStore(name, new(atomic.Int64))
+		n.(*atomic.Int64).Add(1)
+		return step()
+	})
+}
+
+// TestRest_Idle: the tasks of an idle store go on looking whether there is something
+// to do, or miss that there is.
+func TestRest_Idle(t *testing.T) {
+	r := &stepCounter{Runner: GoRunner()}
+	const interval = 10 * time.Millisecond
+	s := openOn(t, newMem(), func(o *Options) { o.Runner, o.CommitInterval, o.LiveRatio = r, interval, 0.5 })
+	n := s.NewSession()
+	resting := func() bool {
+		return s.rests.bits.Load() == restCommit|restCheckpoint|restCompact|restExpire
+	}
+	for round := range 2 {
+		require.NoError(t, n.Put(key64(round), valueOf(1, uint64(round), 100)))
+		written := s.log.Tail()
+		require.Eventually(t, func() bool { return s.log.Durable() >= written }, 20*time.Second, interval, "a write is not committed")
+		require.Eventually(t, resting, 20*time.Second, interval, "somebody does not rest")
+		before := r.steps.Load()
+		time.Sleep(50 * interval)
+		if n := r.steps.Load() - before; n > 2 {
+			r.names.Range(func(name, n any) bool {
+				t.Logf("%s: %d steps in all", name, n.(*atomic.Int64).Load())
+				return true
+			})
+			require.LessOrEqual(t, n, int64(2), "steps of an idle store")
+		}
+	}
+	// A read does not wake anybody, a delete in place does.
+	_, err := n.Get(key64(1), nil)
+	require.NoError(t, err)
+	require.True(t, resting())
+	_, err = n.Delete(key64(1))
+	require.NoError(t, err)
+	require.False(t, resting())
+	n.Close()
+	require.NoError(t, s.Close())
+}
+
+// TestRest_Lead: a leader ends the rest of the commit task, and nobody wakes it any
+// more: what is written without a commit of its own is not committed at all.
+func TestRest_Lead(t *testing.T) {
+	const interval = time.Millisecond
+	s := openOn(t, newMem(), func(o *Options) { o.CommitInterval = interval })
+	n := s.NewSession()
+	for round := range 300 {
+		require.Eventually(t, func() bool { return s.rests.bits.Load()&restCommit != 0 }, 20*time.Second, interval/10, "the task does not rest")
+		led := make(chan struct{})
+		go func() {
+			defer close(led)
+			s.Lead(func(uint64, error) {})
+		}()
+		require.NoError(t, n.Put(key64(round), valueOf(1, uint64(round), 8)))
+		<-led
+		written := s.log.Tail()
+		require.Eventually(t, func() bool { return s.log.Durable() >= written }, 20*time.Second, interval/10, "round %d: a write is not committed", round)
+	}
+	n.Close()
+	require.NoError(t, s.Close())
+}
+
+// TestRest_LeadBetween is the same with the leader between a writer's write and its
+// look whether somebody rests.
+func TestRest_LeadBetween(t *testing.T) {
+	s := openOn(t, newMem(), func(o *Options) { o.CommitInterval = 10 * time.Millisecond })
+	resting := func() bool { return s.rests.bits.Load()&restCommit != 0 }
+	require.Eventually(t, resting, 20*time.Second, time.Millisecond)
+	n := s.NewSession()
+	require.NoError(t, n.Put(key64(1), valueOf(1, 1, 8)))
+	require.Eventually(t, resting, 20*time.Second, time.Millisecond)
+	s.commit.join(true, func(commitResult) {}) // as if a write had been seen
+	s.commit.lead()
+	require.NoError(t, n.Put(key64(2), valueOf(1, 2, 8)))
+	written := s.log.Tail()
+	require.Eventually(t, func() bool { return s.log.Durable() >= written }, 20*time.Second, time.Millisecond, "nobody has woken the commit task")
+	n.Close()
+	require.NoError(t, s.Close())
+}
+
+// TestLook: writes that do not move the log wake a task again and again, or one that
+// rests is not told of those that do.
+func TestLook(t *testing.T) {
+	s := openOn(t, newMem(), nil)
+	n := s.NewSession()
+	require.NoError(t, n.Put(key64(1), valueOf(1, 1, 8)))
+	var l look
+	require.Equal(t, time.Second, l.after(s, restCompact, time.Second), "the log has moved")
+	require.Equal(t, restMax, l.after(s, restCompact, time.Second))
+	require.NotZero(t, s.rests.bits.Load()&restCompact)
+	tail := s.log.Tail()
+	require.NoError(t, n.Put(key64(1), valueOf(1, 2, 8)))
+	require.Equal(t, tail, s.log.Tail(), "in place")
+	require.Zero(t, s.rests.bits.Load()&restCompact, "woken")
+	require.Equal(t, time.Second, l.after(s, restCompact, time.Second), "at once it would be woken by the next")
+	require.Zero(t, s.rests.bits.Load()&restCompact)
+	require.NoError(t, n.Put(key64(2), valueOf(2, 1, 8)))
+	require.Equal(t, time.Second, l.after(s, restCompact, time.Second), "the log has moved")
+	require.Equal(t, restMax, l.after(s, restCompact, time.Second))
+	require.Greater(t, s.log.Tail(), record.Addr(0))
+	n.Close()
+	require.NoError(t, s.Close())
+}
