@@ -176,6 +176,7 @@ func (c *conn) unpark(op *engine.Op) {
 		c.flight.learn(len(op.Value))
 	}
 	c.complete(&k, op)
+	c.server.pulse.beat()
 }
 
 // trim forgets what a time of many calls in flight has left behind. No call

@@ -136,6 +136,7 @@ func (c *conn) consume() bool {
 	c.unlocked(c.flush)
 	c.timeBurst()
 	c.watchBurst()
+	c.server.pulse.beat()
 	if led.answers != nil {
 		c.lead(led)
 	}

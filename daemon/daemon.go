@@ -67,6 +67,7 @@ type server struct {
 	ranges    atomic.Int64 // scans in order under way, see conn.scan
 
 	writable writable
+	pulse    pulse
 
 	address string // of the data socket; immutable once it serves
 	health  health
@@ -162,6 +163,7 @@ func newServer(cfg Config, log io.Writer) *server {
 	s.log, s.auditLog = newLogger(cfg.LogFormat, log, s.level), newLogger(cfg.LogFormat, log, auditLevel)
 	s.requests = newBudget(cfg.RequestMemory)
 	s.scrubs.settings, s.scrubs.log = s.settings, s.log
+	s.scrubs.look = make(chan struct{}, 1)
 	s.mu.conns = map[*conn]struct{}{}
 	return s
 }
@@ -188,6 +190,14 @@ func newLogger(format string, w io.Writer, level slog.Leveler) *slog.Logger {
 // settings are the ones in force. Do not change them.
 func (s *server) settings() *Config { return s.inForce.Load() }
 
+// enforce puts settings in force that the store has taken on. Called with configure
+// held.
+func (s *server) enforce(cfg *Config) {
+	s.inForce.Store(cfg)
+	s.level.Set(cfg.LogLevel)
+	s.scrubs.changed()
+}
+
 // change puts other settings in force: all of those asked for, or none.
 func (s *server) change(asked []ipc.Setting) error {
 	if len(asked) == 0 {
@@ -206,8 +216,7 @@ func (s *server) change(asked []ipc.Setting) error {
 	if err != nil {
 		return err
 	}
-	s.inForce.Store(&cfg)
-	s.level.Set(cfg.LogLevel)
+	s.enforce(&cfg)
 	for _, a := range asked {
 		s.log.Info("setting changed", "name", a.Name, "value", a.Value)
 	}
@@ -244,6 +253,7 @@ func (s *server) openStore(cfg Config, device ioring.Device, progress func(engin
 	}
 	s.store = store
 	s.sessions = newSessionTable(store, cfg.MaxSessions)
+	s.pulse.init()
 	s.health.degraded = store.Err
 	s.writable.store, s.writable.log = store, s.log
 	return nil
@@ -262,9 +272,10 @@ func (s *server) closeStore() error {
 func (s *server) serve(ctx context.Context, doors entrances) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s.serving.Go(func() { s.notifyDurable(ctx) })
+	s.serving.Go(func() {
+		s.pulse.run(ctx, min(max(s.settings().CommitInterval, notifyMin), writableTick), s.tick)
+	})
 	s.serving.Go(func() { s.scrubs.open(ctx, s.store) })
-	s.serving.Go(func() { s.writable.watch(ctx) })
 	stop := context.AfterFunc(ctx, doors.close)
 	defer stop()
 	failed := make([]error, len(doors))
@@ -304,27 +315,7 @@ func (s *server) accept(ctx context.Context, e *entrance) error {
 	}
 }
 
-// notifyDurable tells clients with a session how far it is durable, until ctx
-// ends.
-func (s *server) notifyDurable(ctx context.Context) {
-	ticker := time.NewTicker(max(s.settings().CommitInterval, notifyMin))
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		for _, c := range s.sessions.behind() {
-			c.notifyDurable()
-		}
-	}
-}
-
 const (
-	// notifyMin is the least time between two words to a client about what is
-	// durable: enough for it not to keep much, too little to be a burden.
-	notifyMin = 100 * time.Millisecond
 	// acceptPause is how long to wait when the system has no room for another
 	// connection.
 	acceptPause = 50 * time.Millisecond

@@ -56,8 +56,7 @@ func (s *server) reload(load func() (Config, error)) {
 		s.log.Error("settings were not reloaded, all stay as they are", "error", err)
 		return
 	}
-	s.inForce.Store(&cfg)
-	s.level.Set(cfg.LogLevel)
+	s.enforce(&cfg)
 	for _, c := range changed {
 		s.log.Info("setting changed", "name", c[0], "value", c[1])
 	}

@@ -15,14 +15,16 @@ import (
 // more, it is the disk that has to be looked at.
 const scrubTold = 100
 
-// scrubTick is how often it is looked whether a scrub is due.
-const scrubTick = time.Second
+// scrubLook is how often it is looked at least whether a scrub is due: the wall
+// clock goes on while a machine sleeps.
+const scrubLook = time.Minute
 
 // scrubber runs scrubs of the store, one at a time: asked for by clients, or
 // every scrub_interval.
 type scrubber struct {
 	settings func() *Config
 	log      *slog.Logger
+	look     chan struct{} // capacity 1: settings have changed, or a scrub has ended
 
 	mu struct {
 		sync.Mutex
@@ -70,31 +72,49 @@ func (s *scrubber) open(ctx context.Context, store *engine.Store) {
 	s.mu.Unlock()
 	defer s.close()
 	opened := time.Now()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
-		wait := scrubTick
-		if interval := s.settings().ScrubInterval; interval > 0 {
-			wait = min(wait, interval)
-			if s.due(opened, interval) {
-				_ = s.start(s.settings().ScrubRate) // one that runs already is as good
-			}
-		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(wait):
+		case <-timer.C:
+		case <-s.look:
 		}
+		wait := scrubLook
+		if interval := s.settings().ScrubInterval; interval > 0 {
+			left := interval - s.since(opened)
+			if left <= 0 {
+				_ = s.start(s.settings().ScrubRate) // one that runs already is as good
+			} else {
+				wait = min(wait, left)
+			}
+		}
+		timer.Reset(wait)
 	}
 }
 
-// due reports whether it is time for another scrub.
-func (s *scrubber) due(opened time.Time, interval time.Duration) bool {
+// changed has it looked whether a scrub is due now.
+func (s *scrubber) changed() {
+	select {
+	case s.look <- struct{}{}:
+	default:
+	}
+}
+
+// since is how long ago the last scrub has ended, or the store was opened; 0 while
+// one runs.
+func (s *scrubber) since(opened time.Time) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	last := s.mu.run.ended
-	if last.IsZero() {
+	switch {
+	case s.mu.cancel != nil:
+		return 0
+	case last.IsZero():
 		last = opened
 	}
-	return s.mu.cancel == nil && time.Since(last) >= interval
+	return time.Since(last)
 }
 
 // close ends scrubbing for good.
@@ -160,6 +180,7 @@ func (s *scrubber) scrub(ctx context.Context, store *engine.Store, rate int64) {
 
 // finish keeps the result of the scrub that runs: none does any more.
 func (s *scrubber) finish(res *engine.ScrubResult, err error) scrubRun {
+	defer s.changed() // it is due again some time
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := &s.mu.run

@@ -167,16 +167,21 @@ func (t *sessionTable) detach(s *clientSession) {
 }
 
 // behind lists the connections whose sessions are durable beyond what their
-// clients were told.
-func (t *sessionTable) behind() (conns []*conn) {
+// clients were told. more says that there is one that will be.
+func (t *sessionTable) behind() (conns []*conn, more bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, s := range t.mu.all {
-		if s.conn != nil && s.ledger.Durable() > s.told.Load() {
+		if s.conn == nil {
+			continue
+		}
+		told := s.told.Load()
+		if s.ledger.Durable() > told {
 			conns = append(conns, s.conn)
 		}
+		more = more || s.ledger.Applied() > told
 	}
-	return conns
+	return conns, more
 }
 
 // count is how many sessions there are in the table.

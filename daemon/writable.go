@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"context"
 	"log/slog"
 	"sync"
 	"time"
@@ -12,7 +11,7 @@ import (
 
 // writable is whether the store takes writes, as health, stats and the log tell
 // it. Whoever asks looks at the store; a change is noticed, and logged, by the
-// first who does, and that is within writableTick.
+// first who does, and that is within a tick of the pulse, see pulse.go.
 type writable struct {
 	store *engine.Store // immutable once it serves
 	log   *slog.Logger  // immutable
@@ -24,10 +23,6 @@ type writable struct {
 	}
 }
 
-// writableTick is how often the store is looked at although nobody asks: for
-// the log.
-const writableTick = time.Second
-
 // state is what a store may be in. The names are the wire's.
 type state string
 
@@ -36,20 +31,6 @@ const (
 	stateReadOnly state = "read only"
 	stateFull     state = "disk full"
 )
-
-// watch looks at the store until ctx ends.
-func (w *writable) watch(ctx context.Context) {
-	ticker := time.NewTicker(writableTick)
-	defer ticker.Stop()
-	for {
-		w.look()
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-	}
-}
 
 // look returns the state of the moment.
 func (w *writable) look() (is state, why string, since time.Time) {
