@@ -109,7 +109,10 @@ type Log struct {
 	_ [64]byte
 	// tail is page<<32 | offset in bytes. Atomic; see alloc.go.
 	tail atomic.Uint64
-	_    [64]byte
+	// appended is the bytes given out to records, for statistics. Atomic; on the
+	// tail's line, which who adds to it has just written.
+	appended atomic.Uint64
+	_        [64]byte
 
 	// The markers, in units. Atomic; only rise.
 	readOnly     atomic.Uint64
@@ -143,8 +146,6 @@ type Log struct {
 	fault fault
 
 	lastCommit record.Addr // of the last cut; owned by the closed door
-
-	appended atomic.Uint64 // bytes given out to records, statistics
 }
 
 // New reserves the frames and begins a new page at opt.Start.
