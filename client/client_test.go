@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(withDaemon{m}) }
 type withDaemon struct{ *testing.M }
 
 func (w withDaemon) Run() int {
-	s, err := rskvtest.Start(rskvtest.Setting("slowlog_threshold", "1us"))
+	s, err := rskvtest.Start(rskvtest.Setting("slowlog_threshold", "1us"), rskvtest.Setting("ordered", "true"))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "daemon for the examples:", err)
 		return 1

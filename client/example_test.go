@@ -224,9 +224,32 @@ func ExampleClient_Scan() {
 		}
 		found = append(found, string(pair.Key))
 	}
-	slices.Sort(found) // they come in no order
+	slices.Sort(found) // without the daemon's setting ordered they come in no order
 	fmt.Println(found)
 	// Output: [user/ada user/bob]
+}
+
+// With the daemon's setting ordered, a key that ends in a time makes a log of events: here the last two
+// before noon.
+func ExampleClient_Scan_ordered() {
+	ctx, c := dialed()
+	defer c.Close()
+	for _, at := range []string{"09:30", "10:15", "11:45", "12:20"} {
+		must(c.Put(ctx, []byte("event/"+at), []byte("at "+at)))
+	}
+	n := 0
+	for pair, err := range c.Scan(ctx, client.ScanOptions{Prefix: []byte("event/"), To: []byte("event/12"), Reverse: true, Count: 2}) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%s\n", pair.Value)
+		if n++; n == 2 {
+			break
+		}
+	}
+	// Output:
+	// at 11:45
+	// at 10:15
 }
 
 func ExampleClient_ScanPage() {

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -13,6 +15,7 @@ import (
 func (t *tool) scanCommand() *cobra.Command {
 	var prefix, from, to string
 	var keys, reverse bool
+	var limit int
 	cmd := &cobra.Command{
 		Use:   "scan",
 		Short: "list all keys with their values",
@@ -24,6 +27,9 @@ func (t *tool) scanCommand() *cobra.Command {
 			"whatever the prefix is, and there is no order.",
 		Args: arguments(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if limit < 0 {
+				return fmt.Errorf("--limit is %d, must not be below 0", limit)
+			}
 			o := client.ScanOptions{KeysOnly: keys, Count: scanKeys, Reverse: reverse}
 			for _, k := range []struct {
 				text string
@@ -38,7 +44,7 @@ func (t *tool) scanCommand() *cobra.Command {
 				}
 				*k.to = key
 			}
-			return t.scan(cmd, o)
+			return t.scan(cmd, o, limit)
 		},
 	}
 	cmd.Flags().StringVar(&prefix, "prefix", "", "only keys that begin with it")
@@ -46,22 +52,34 @@ func (t *tool) scanCommand() *cobra.Command {
 	cmd.Flags().StringVar(&to, "to", "", "only keys below it")
 	cmd.Flags().BoolVar(&reverse, "reverse", false, "the highest keys first")
 	cmd.Flags().BoolVar(&keys, "keys", false, "only the keys")
+	cmd.Flags().IntVar(&limit, "limit", 0, "end after that many; 0 lists all")
 	return cmd
 }
 
 // scanKeys is how many entries of a page are asked for.
 const scanKeys = 1000
 
-// scan prints page by page.
-func (t *tool) scan(cmd *cobra.Command, o client.ScanOptions) error {
-	return t.scanPages(cmd, o, func(pairs []client.Pair) error {
+// scan prints page by page, and ends after so many entries, unless that is 0.
+func (t *tool) scan(cmd *cobra.Command, o client.ScanOptions, limit int) error {
+	if limit > 0 {
+		o.Count = min(o.Count, limit)
+	}
+	printed := 0
+	err := t.scanPages(cmd, o, func(pairs []client.Pair) error {
 		for _, p := range pairs {
 			if err := t.printScanned(p, o.KeysOnly); err != nil {
 				return err
 			}
+			if printed++; printed == limit {
+				return errDone
+			}
 		}
 		return nil
 	})
+	if errors.Is(err, errDone) {
+		return nil
+	}
+	return err
 }
 
 // scanPages hands out page by page; --timeout is for each.

@@ -21,7 +21,7 @@ var examples = map[string]string{
 	"ttl":         "rskv ttl session/ada",
 	"mget":        "rskv mget greeting visits",
 	"mput":        "rskv mput color blue size 7",
-	"scan":        "rskv scan --prefix session/\nrskv scan --keys --json",
+	"scan":        "rskv scan --prefix session/\nrskv scan --keys --json\nrskv scan --from event/09 --to event/12 --reverse --limit 10   # with the setting ordered",
 	"watch":       "rskv watch --prefix session/ --json\nrskv watch --from begin                  # all that the log still has, and what comes",
 	"len":         "rskv len --exact",
 	"sync":        "rskv sync",

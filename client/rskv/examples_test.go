@@ -18,7 +18,7 @@ import (
 // An example that does not work costs everybody who copies it, and a command
 // without one is tried by guessing.
 func TestExamples(t *testing.T) {
-	s := rskvtest.NewServer(t)
+	s := rskvtest.NewServer(t, rskvtest.Setting("ordered", "true"))
 	t.Chdir(t.TempDir())
 	require.NoError(t, os.Mkdir("engine", 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join("engine", "doc.go"), []byte("package engine\n"), 0o644))
@@ -85,11 +85,12 @@ func endless(args []string) bool {
 
 // What is no JSON where --json was asked for breaks the program that asked.
 func TestExamples_JSON(t *testing.T) {
-	s := rskvtest.NewServer(t)
+	s := rskvtest.NewServer(t, rskvtest.Setting("ordered", "true"))
 	t.Chdir(t.TempDir())
 	require.NoError(t, os.Mkdir("engine", 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join("engine", "doc.go"), []byte("package engine\n"), 0o644))
 	require.Zero(t, rskv(t, s.Socket(), "", "put", "greeting", "hello, world").code)
+	require.Equal(t, 1, strings.Count(rskv(t, s.Socket(), "", "scan", "--limit", "1").stdout, "\n"))
 	for _, name := range slices.Sorted(maps.Keys(examples)) {
 		for line := range strings.Lines(examples[name]) {
 			line, _, _ = strings.Cut(strings.TrimSpace(line), " #")

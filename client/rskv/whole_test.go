@@ -60,6 +60,11 @@ func TestExport_Whole(t *testing.T) {
 	require.InDelta(t, 24*time.Hour, leftOf(t, o, "a/k8"), float64(5*time.Minute))
 	require.Equal(t, client.NoExpiry, leftOf(t, o, "a/k9"))
 
+	for limit, lines := range map[string]int{"0": 2501, "1": 1, "1500": 1500, "9999": 2501} {
+		require.Equal(t, lines, strings.Count(rskv(t, s.Socket(), "", "scan", "--keys", "--limit", limit).stdout, "\n"), limit)
+	}
+	require.Contains(t, rskv(t, s.Socket(), "", "scan", "--limit", "-1").stderr, "must not be below 0")
+
 	// With a prefix, to what has no expiries.
 	tree := filepath.Join(dir, "tree")
 	r = rskv(t, s.Socket(), "", "export", "--prefix", "a/", tree)
