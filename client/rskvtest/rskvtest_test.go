@@ -100,7 +100,7 @@ func TestServer_Crash(t *testing.T) {
 // With a session, crashes must not show: each write has its effect once.
 func TestServer_CrashSession(t *testing.T) {
 	s := rskvtest.NewServer(t)
-	c := s.Client(t, client.WithSession())
+	c := s.Client(t, client.WithSession(), client.WithRetryFor(5*time.Minute))
 	done := make(chan error)
 	const adds = 2000
 	go func() {
