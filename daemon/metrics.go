@@ -134,6 +134,7 @@ var metrics = []metric{
 	{"engine_write_amplification", "write_amplification_ratio", "", admin.Gauge, 1, "Bytes of log written for one that clients appended."},
 	{"engine_sessions", "sessions", "", admin.Gauge, 1, "Sessions that can be resumed."},
 	{"engine_commits", "commits_total", "", admin.Counter, 1, "Commits."},
+	{"engine_checkpoint_bytes", "checkpoint_bytes", "", admin.Gauge, 1, "Disk that checkpoints take, besides the log."},
 	{"engine_checkpoint_in_progress", "checkpoint_in_progress", "", admin.Gauge, 1, "Whether a checkpoint is being taken."},
 	{"engine_checkpoints", "checkpoints_total", "", admin.Counter, 1, "Checkpoints taken."},
 	{"engine_checkpoints_failed", "checkpoint_failures_total", "", admin.Counter, 1, "Checkpoints that failed."},

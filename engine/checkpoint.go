@@ -81,16 +81,40 @@ func (s *Store) Checkpoint(ctx context.Context, opt CheckpointOptions) (Checkpoi
 		return CheckpointInfo{}, fmt.Errorf("%w: kind %d, cookie of %d bytes (at most %d)", ErrBadCheckpoint, opt.Kind, len(opt.Cookie), CookieMax)
 	}
 	r := &checkpointRequest{CheckpointOptions: opt, done: make(chan struct{})}
+	if err := s.askCheckpoints(ctx, r); err != nil {
+		return CheckpointInfo{}, err
+	}
+	return r.info, r.err
+}
+
+// RemoveCheckpoints removes all checkpoints but the newest keep, at least one, and
+// returns how many it has removed. The newest with a snapshot of the index stays in
+// any case. What they kept of the log is given back. After each new checkpoint the
+// store does the same by itself for Options.CheckpointsKept. If ctx ends first, its
+// error is returned and the work goes on.
+func (s *Store) RemoveCheckpoints(ctx context.Context, keep int) (removed int, err error) {
+	if keep < 1 {
+		return 0, fmt.Errorf("%w: %d checkpoints to be kept: want 1 or more", ErrBadOptions, keep)
+	}
+	r := &checkpointRequest{keep: keep, done: make(chan struct{})}
+	if err := s.askCheckpoints(ctx, r); err != nil {
+		return 0, err
+	}
+	return r.removed, r.err
+}
+
+// askCheckpoints waits for the task's answer, or for the end of ctx.
+func (s *Store) askCheckpoints(ctx context.Context, r *checkpointRequest) error {
 	s.checkpoints.ask(r)
 	if ctx.Done() == nil {
 		s.opt.Runner.Wait(r.done)
-		return r.info, r.err
+		return nil
 	}
 	select {
 	case <-r.done:
-		return r.info, r.err
+		return nil
 	case <-ctx.Done():
-		return CheckpointInfo{}, ctx.Err()
+		return ctx.Err()
 	}
 }
 

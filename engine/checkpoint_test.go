@@ -209,3 +209,58 @@ func TestCheckpoints_Overtaken(t *testing.T) {
 	require.Len(t, list, 1)
 	require.NoError(t, s.Close())
 }
+
+// TestRemoveCheckpoints: too many go, or too few; the one that a recovery begins with
+// does; files of theirs stay; or what they take on disk is not known.
+func TestRemoveCheckpoints(t *testing.T) {
+	dev := newMem()
+	s := openOn(t, dev, func(o *Options) { o.CheckpointsKept, o.CheckpointDistance = 10, -1 })
+	n := s.NewSession()
+	ctx := context.Background()
+	take := func(kind CheckpointKind) {
+		require.NoError(t, n.Put([]byte("k"), []byte("v")))
+		_, err := s.Checkpoint(ctx, CheckpointOptions{Kind: kind})
+		require.NoError(t, err)
+	}
+	for range 4 {
+		take(FullCheckpoint)
+	}
+	take(LogCheckpoint)
+	take(LogCheckpoint)
+	bytesOf := func() (sum int64) {
+		list, err := s.Checkpoints()
+		require.NoError(t, err)
+		for _, info := range list {
+			sum += info.Bytes
+		}
+		return sum
+	}
+	require.Equal(t, bytesOf(), s.Stats().CheckpointBytes)
+	for _, c := range []struct{ keep, removed, left int }{{10, 0, 6}, {4, 2, 4}, {1, 2, 2}, {1, 0, 2}} {
+		removed, err := s.RemoveCheckpoints(ctx, c.keep)
+		require.NoError(t, err)
+		require.Equal(t, c.removed, removed)
+		list, err := s.Checkpoints()
+		require.NoError(t, err)
+		require.Len(t, list, c.left)
+		require.Equal(t, bytesOf(), s.Stats().CheckpointBytes)
+	}
+	names, err := dev.ListMeta()
+	require.NoError(t, err)
+	snapshots := slices.DeleteFunc(names, func(n string) bool { return !strings.HasPrefix(n, snapshotPrefix) })
+	require.Len(t, snapshots, 1)
+	_, err = s.RemoveCheckpoints(ctx, 0)
+	require.ErrorIs(t, err, ErrBadOptions)
+	over, cancel := context.WithCancel(ctx)
+	cancel()
+	if _, err = s.RemoveCheckpoints(over, 1); err != nil { // it may have been faster
+		require.ErrorIs(t, err, context.Canceled)
+	}
+	n.Close()
+	require.NoError(t, s.Close())
+	_, err = s.RemoveCheckpoints(ctx, 1)
+	require.ErrorIs(t, err, ErrClosed)
+	s = openOn(t, dev.CrashImage(iotest.CrashOptions{}), nil)
+	require.NotZero(t, s.Recovery().Snapshot)
+	require.NoError(t, s.Close())
+}

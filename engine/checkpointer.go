@@ -42,9 +42,12 @@ const checkpointPoll = time.Second
 
 type checkpointRequest struct {
 	CheckpointOptions
-	info CheckpointInfo
-	err  error
-	done chan struct{} // closed when info and err are there
+	keep int // not 0: none is taken, but all beyond so many are removed
+
+	info    CheckpointInfo
+	removed int
+	err     error
+	done    chan struct{} // closed when these are there
 }
 
 // checkpointer is the state of the checkpoint task. Fields without a note are
@@ -161,6 +164,12 @@ func (c *checkpointer) begin() (time.Duration, error) {
 		c.mu.asked = c.mu.asked[1:]
 	}
 	c.mu.Unlock()
+	if r := c.request; r != nil && r.keep > 0 {
+		r.removed, r.err = s.dropOld(r.keep)
+		close(r.done)
+		s.compaction.task.Wake() // the log that they kept may go
+		return 0, nil
+	}
 	c.info = CheckpointInfo{Kind: FullCheckpoint}
 	if c.request != nil {
 		c.info.Kind, c.info.Cookie = c.request.Kind, c.request.Cookie
@@ -278,7 +287,7 @@ func (c *checkpointer) name() error {
 		c.replayFrom(c.info.start, c.info.Bytes)
 	}
 	s.stats.checkpoints.Add(1)
-	if err := s.dropOld(); err != nil {
+	if _, err := s.dropOld(s.opt.CheckpointsKept); err != nil {
 		s.opt.Logger.Warn("old checkpoints stay", slog.Any("error", err))
 	}
 	c.end(nil)
@@ -347,23 +356,24 @@ func (s *Store) measureCheckpoints() {
 	s.stats.checkpointBytes.Store(bytes)
 }
 
-// dropOld removes the checkpoints beyond those to be kept, which have all been
+// dropOld removes the checkpoints beyond so many to be kept, which have all been
 // verified, and snapshots that none of the others names. The newest one that has
 // a snapshot stays in any case.
-func (s *Store) dropOld() error {
+func (s *Store) dropOld(keep int) (removed int, err error) {
 	list, err := s.Checkpoints()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer s.measureCheckpoints()
 	named := map[string]bool{}
 	snapshots := 0
 	for i, info := range list {
-		if i >= s.opt.CheckpointsKept && (info.snapshot == 0 || snapshots > 0) {
+		if i >= keep && (info.snapshot == 0 || snapshots > 0) {
 			name := checkpointName(info.Version)
 			if err := s.dev.RemoveMeta(name); err != nil {
-				return fmt.Errorf("remove %s: %w", name, err)
+				return removed, fmt.Errorf("remove %s: %w", name, err)
 			}
+			removed++
 			continue
 		}
 		if info.snapshot != 0 {
@@ -373,12 +383,12 @@ func (s *Store) dropOld() error {
 	}
 	all, err := s.dev.ListMeta()
 	if err != nil {
-		return fmt.Errorf("list snapshots: %w", err)
+		return removed, fmt.Errorf("list snapshots: %w", err)
 	}
 	for _, name := range slices.DeleteFunc(all, func(n string) bool { return !strings.HasPrefix(n, snapshotPrefix) || named[n] }) {
 		if err := s.dev.RemoveMeta(name); err != nil {
-			return fmt.Errorf("remove %s: %w", name, err)
+			return removed, fmt.Errorf("remove %s: %w", name, err)
 		}
 	}
-	return nil
+	return removed, nil
 }

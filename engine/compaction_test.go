@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -483,6 +485,10 @@ func TestCompact_CheckpointsInBudget(t *testing.T) {
 	for _, info := range list {
 		require.NotContains(t, taken, info.Version, "it pins what the budget needs")
 	}
+	names, err := dev.ListMeta()
+	require.NoError(t, err)
+	snapshots := slices.DeleteFunc(names, func(n string) bool { return !strings.HasPrefix(n, snapshotPrefix) })
+	require.LessOrEqual(t, len(snapshots), len(list)+1, "a snapshot of one that was dropped is left")
 	mu.Lock()
 	require.Contains(t, said.String(), "checkpoint dropped")
 	require.Contains(t, said.String(), fmt.Sprintf("version=%d", taken[0]))

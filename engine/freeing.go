@@ -9,6 +9,7 @@ import (
 
 	"rskv/engine/internal/manifest"
 	"rskv/engine/internal/record"
+	"rskv/ioring"
 )
 
 // free gives back the segments below begin that nobody needs.
@@ -54,8 +55,8 @@ func (s *Store) setManifestBegin(bound record.Addr) error {
 }
 
 // freeable is up to where the log is needed by nobody. Checkpoints that hold back
-// more than they may are dropped, the oldest first; for the sake of the newest a
-// new one is taken.
+// more than they may are dropped, the oldest first; for the sake of the newest, and of
+// the newest with a snapshot, a new one is taken.
 func (c *compactor) freeable() (record.Addr, error) {
 	s := c.store
 	begin := c.durable
@@ -67,6 +68,7 @@ func (c *compactor) freeable() (record.Addr, error) {
 		return 0, err
 	}
 	allowed := s.pinnedMax()
+	last := max(slices.IndexFunc(list, func(info CheckpointInfo) bool { return info.snapshot != 0 }), 0)
 	for i := len(list) - 1; i >= 0; i-- {
 		held := record.Addr(list[i].Begin / record.Unit)
 		if held >= begin {
@@ -76,18 +78,33 @@ func (c *compactor) freeable() (record.Addr, error) {
 			begin = held
 			break
 		}
-		if i == 0 {
+		if i <= last {
 			s.checkpoints.want()
 			begin = held
 			break
 		}
-		if err := s.dev.RemoveMeta(checkpointName(list[i].Version)); err != nil {
-			return 0, fmt.Errorf("remove %s: %w", checkpointName(list[i].Version), err)
+		if err := s.dropCheckpoint(&list[i]); err != nil {
+			return 0, err
 		}
 		s.opt.Logger.Info("checkpoint dropped: it kept log that was compacted away",
 			slog.Uint64("version", list[i].Version), slog.Int64("bytes", (begin-held).Bytes()), slog.Int64("allowed", allowed))
 	}
 	return min(begin, s.pins.lowest(begin)), nil
+}
+
+// dropCheckpoint removes a checkpoint, first what names it.
+func (s *Store) dropCheckpoint(info *CheckpointInfo) error {
+	defer s.measureCheckpoints()
+	names := []string{checkpointName(info.Version)}
+	if info.snapshot != 0 {
+		names = append(names, snapshotName(info.snapshot))
+	}
+	for _, name := range names {
+		if err := s.dev.RemoveMeta(name); err != nil && !errors.Is(err, ioring.ErrNoMeta) {
+			return fmt.Errorf("remove %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // pinnedMax is how many bytes of log below begin checkpoints may hold back.

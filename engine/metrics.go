@@ -91,21 +91,22 @@ type Stats struct {
 	NextCompaction     string  `json:"next_compaction"` // why one would start now, or not
 	Warmed             uint64  `json:"warmed_bytes"`    // of log loaded in the background after Open
 
-	Sessions      int    `json:"sessions"` // that can be resumed
-	Commits       uint64 `json:"commits"`
-	Checkpoints   uint64 `json:"checkpoints"`
-	CheckpointErr uint64 `json:"checkpoints_failed"`
-	Checkpointing bool   `json:"checkpoint_in_progress"`
-	ReplayBytes   int64  `json:"replay_bytes"`      // of log that a recovery would replay now
-	HoldP50       int64  `json:"write_hold_p50_ns"` // how long a commit held writes
-	HoldP9999     int64  `json:"write_hold_p9999_ns"`
-	HoldMax       int64  `json:"write_hold_max_ns"`
-	DeviceReads   uint64 `json:"device_reads"`
-	DeviceWrites  uint64 `json:"device_writes"`
-	DeviceRead    uint64 `json:"device_read_bytes"`
-	DeviceWritten uint64 `json:"device_written_bytes"`
-	DeviceSyncs   uint64 `json:"device_syncs"`
-	DeviceErrors  uint64 `json:"device_errors"`
+	Sessions        int    `json:"sessions"` // that can be resumed
+	Commits         uint64 `json:"commits"`
+	Checkpoints     uint64 `json:"checkpoints"`
+	CheckpointErr   uint64 `json:"checkpoints_failed"`
+	Checkpointing   bool   `json:"checkpoint_in_progress"`
+	CheckpointBytes int64  `json:"checkpoint_bytes"`  // of all that are kept, besides the log
+	ReplayBytes     int64  `json:"replay_bytes"`      // of log that a recovery would replay now
+	HoldP50         int64  `json:"write_hold_p50_ns"` // how long a commit held writes
+	HoldP9999       int64  `json:"write_hold_p9999_ns"`
+	HoldMax         int64  `json:"write_hold_max_ns"`
+	DeviceReads     uint64 `json:"device_reads"`
+	DeviceWrites    uint64 `json:"device_writes"`
+	DeviceRead      uint64 `json:"device_read_bytes"`
+	DeviceWritten   uint64 `json:"device_written_bytes"`
+	DeviceSyncs     uint64 `json:"device_syncs"`
+	DeviceErrors    uint64 `json:"device_errors"`
 
 	// How long the device took.
 	ReadTimes  ioring.Times `json:"-"`
@@ -262,7 +263,7 @@ func (s *Store) Stats() Stats {
 	st.Clock, st.MemoryTimers = s.clock.now(), s.sweep.wheel.Bytes()
 	st.ExpiredBytes, st.ExpiringBytes = s.sweep.expiring.sum(st.Clock)
 	st.MemoryPasses, st.MemoryPeak = s.memory.passes.Load(), s.notePeak()
-	st.Checkpointing = s.checkpoints.running.Load()
+	st.Checkpointing, st.CheckpointBytes = s.checkpoints.running.Load(), c.checkpointBytes.Load()
 	if p := s.compaction.last.Load(); p != nil {
 		st.LastPass = *p
 	}
