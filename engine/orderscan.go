@@ -16,9 +16,12 @@ import (
 // the index; what the index has besides is not found, and left out. Nothing is kept
 // between two pages but where the next begins, a key.
 const (
-	// orderGroup is how many keys are asked for at a time, at most. The first groups
-	// of a page are smaller: values may be large.
+	// orderGroup is how many keys are asked for at a time, at most. Values may be
+	// large: the first group of a page is of orderFirst keys, the others of as many as
+	// have orderBytes together if they are like those before.
 	orderGroup = 256
+	orderFirst = 4
+	orderBytes = 1 << 20
 	// orderWork is how many keys are looked at for one page: then it ends, though
 	// most of them may be gone.
 	orderWork = 65_536
@@ -100,7 +103,7 @@ func (s *Store) orderedPage(ctx context.Context, opt *ScanOptions) (ScanPage, er
 	if err != nil {
 		return ScanPage{}, err
 	}
-	k := &orderScan{s: s, opt: opt, group: 2}
+	k := &orderScan{s: s, opt: opt, group: orderFirst}
 	k.lo, k.hi = bounds(opt)
 	switch {
 	case from == nil:
@@ -167,10 +170,10 @@ func behind(prefix []byte) []byte {
 
 // gather takes the next keys from the index.
 func (k *orderScan) gather() error {
-	n := min(k.group, k.opt.Count-len(k.page.Entries))
-	if k.group < orderGroup {
-		k.group *= 2
+	if n := len(k.page.Entries); n > 0 {
+		k.group = min(max(orderBytes*n/max(k.bytes, 1), orderFirst), orderGroup)
 	}
+	n := min(k.group, k.opt.Count-len(k.page.Entries))
 	for {
 		if k.hi != nil && bytes.Compare(k.lo, k.hi) >= 0 {
 			k.keys.Reset()
@@ -233,6 +236,16 @@ func (k *orderScan) take() error {
 		k.ops = append(k.ops, Op{Kind: kind, Key: k.keys.At(i)})
 	}
 	k.session.Do(k.ops)
+	size := 0
+	for i := range k.ops {
+		if op := &k.ops[i]; op.Found {
+			size += len(op.Key) + len(op.Value)
+		}
+	}
+	room := make([]byte, 0, size) // of all entries of the group
+	if k.page.Entries == nil {
+		k.page.Entries = make([]Entry, 0, min(k.opt.Count, orderGroup))
+	}
 	for i := range k.ops {
 		op := &k.ops[i]
 		switch {
@@ -250,13 +263,13 @@ func (k *orderScan) take() error {
 			}
 			return nil
 		}
-		n := len(op.Key)
-		b := append(append(make([]byte, 0, n+len(op.Value)), op.Key...), op.Value...)
-		e := Entry{Key: b[:n:n]}
+		at, n := len(room), len(op.Key)
+		room = append(append(room, op.Key...), op.Value...)
+		e := Entry{Key: room[at:][:n:n]}
 		if !k.opt.KeysOnly {
-			e.Value = b[n:]
+			e.Value = room[at+n : len(room) : len(room)]
 		}
-		k.bytes += len(b)
+		k.bytes += len(room) - at
 		k.page.Entries = append(k.page.Entries, e)
 	}
 	return nil

@@ -3,6 +3,7 @@
 //
 //	memory   in process, everything in memory: xsync, a sharded map, pebble,
 //	         badger, bbolt
+//	ordered  in process, scans of a prefix in the order of the keys: pebble
 //	durable  in process, every put on stable storage before it is answered
 //	client   goroutines on one client object: rskv, valkey-go and go-redis with
 //	         redis-server, gomemcache with memcached, all on Unix sockets
@@ -12,7 +13,7 @@
 // It is a module of its own, so that nobody who uses rskv pulls its peers in. Run
 // it from its directory: go run . (see README.md in bench).
 //
-// memory.go and servers.go are the groups; stores.go and clients.go make peers
+// memory.go, ordered.go and servers.go are the groups; stores.go and clients.go make peers
 // into a kv.Store.
 package main
 
@@ -53,6 +54,7 @@ var groups = []struct {
 	run  func(s *suite, ctx context.Context) error
 }{
 	{"memory", (*suite).memory},
+	{"ordered", (*suite).ordered},
 	{"durable", (*suite).durable},
 	{"client", (*suite).client},
 	{"synced", (*suite).synced},
@@ -72,7 +74,7 @@ type suite struct {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
 	f := flag.NewFlagSet("rskv-peers", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	only := f.String("only", "", "groups to run, of memory,durable,client,synced")
+	only := f.String("only", "", "groups to run, of memory,ordered,durable,client,synced")
 	rounds := f.Int("rounds", 5, "rounds of each row")
 	round := f.Duration("time", time.Second, "length of a round")
 	keys := f.Uint64("keys", 1_000_000, "keys of each store")

@@ -5,12 +5,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
 	"rskv/bench/internal/kv"
 	"rskv/bench/internal/load"
 	"rskv/bench/internal/measure"
+	"rskv/bench/internal/peer"
 	"rskv/client"
 	"rskv/engine"
 )
@@ -22,6 +24,8 @@ const (
 	scanBeyond = 4
 	// scanPage is how many entries are asked for at a time.
 	scanPage = 1000
+	// scanBlock is what fio reads at a time: as much as a page of the log.
+	scanBlock = 1 << 20
 )
 
 // scanPrefix is the first byte of keys, which are numbers, the low bytes first: one
@@ -81,6 +85,56 @@ func (r *runner) scan(ctx context.Context) (err error) {
 		c.Row.Finish(nil)
 		c.Row.Note("%.0f MB/s of log walked over", c.Row.Rate.Median*scanRecord)
 	}
+	return r.scanBeside(ctx, stores[1], keys)
+}
+
+// scanBeside is a walk over all keys from disk beside fio, which reads a file as long
+// as the log from its begin to its end.
+func (r *runner) scanBeside(ctx context.Context, s *opened, keys uint64) error {
+	store := s.Store.(*kv.Engine).Store
+	st := store.Stats()
+	log := st.LogTail - st.LogBegin
+	row := func(name, setting string) *measure.Row {
+		return &measure.Row{Group: "a scan from disk", Name: name, Unit: "MB/s", Scale: 1e6, Commit: "1 s", Setting: setting}
+	}
+	theirs := row("sequential reads, fio", fmt.Sprintf("a file of %s, blocks of 1 MiB, O_DIRECT, 2 in flight", mib(log)))
+	ours := row("every key and value, All", fmt.Sprintf("%s; a log of %s, pages of 1 MiB, the next read ahead; bytes of log a second; every value checked", s.about, mib(log)))
+	file := filepath.Join(r.dir, "fio-scan")
+	job := peer.FioJob{File: file, Size: (log + scanBlock - 1) &^ (scanBlock - 1), RW: "write", Block: scanBlock, Depth: 8, Sync: true}
+	contenders := []measure.Contender{{Row: theirs, Run: func(ctx context.Context, _ time.Duration) (measure.Sample, error) {
+		sample, err := job.Run(ctx)
+		sample.Ops, sample.CPU = sample.Ops*scanBlock, 0
+		return sample, err
+	}}, {Row: ours, Run: func(ctx context.Context, _ time.Duration) (measure.Sample, error) {
+		seen := uint64(0)
+		cpu, begin := measure.SelfCPU(), time.Now()
+		for e, err := range store.All(ctx) {
+			if err == nil && !load.Stamped(e.Value, binary.LittleEndian.Uint64(e.Key)) {
+				err = fmt.Errorf("%w: key %x", measure.ErrWrong, e.Key)
+			}
+			if err != nil {
+				return measure.Sample{}, err
+			}
+			seen++
+		}
+		if seen != keys {
+			return measure.Sample{}, fmt.Errorf("%w: %d entries instead of %d", measure.ErrWrong, seen, keys)
+		}
+		return measure.Sample{Ops: uint64(log), Elapsed: time.Since(begin), CPU: measure.SelfCPU() - cpu}, nil
+	}}}
+	if _, err := job.Run(ctx); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		theirs.Missing = err.Error()
+	}
+	defer os.Remove(file)
+	job.RW, job.Depth, job.Sync = "read", 2, false
+	if err := r.ran(ctx, contenders); err != nil {
+		return err
+	}
+	theirs.Finish(nil)
+	ours.Finish(theirs)
 	return nil
 }
 
