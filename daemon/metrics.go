@@ -67,6 +67,7 @@ var metrics = []metric{
 	{"engine_log_durable", "log_address_bytes", `marker="durable"`, admin.Gauge, 1, logHelp},
 	{"engine_log_tail", "log_address_bytes", `marker="tail"`, admin.Gauge, 1, logHelp},
 	{"engine_log_appended", "log_appended_bytes_total", "", admin.Counter, 1, "Bytes appended to the log."},
+	{"engine_forwarded_bytes", "log_forwarded_bytes_total", "", admin.Counter, 1, "Bytes of live records copied to the tail before their page left memory, so that data which fits stays there."},
 	{"engine_warmed_bytes", "log_warmed_bytes_total", "", admin.Counter, 1, "Bytes of log brought back into memory after the start."},
 	{"engine_memory", "memory_budget_bytes", "", admin.Gauge, 1, "Memory the store may use."},
 	{"engine_memory_index", "memory_bytes", `part="index"`, admin.Gauge, 1, "How the memory of the store is divided."},

@@ -485,6 +485,7 @@ func (s *Store) flushStep() time.Duration {
 	wait := s.log.FlushStep(s.opt.Clock.Monotonic())
 	s.flushing.Unlock()
 	s.room.look()
+	s.forward.look()
 	if s.commit.waiting.Load() {
 		s.commit.task.Wake()
 	}

@@ -59,6 +59,7 @@
 //	recover.go     what Open does with what it finds; replay.go its way over the log
 //	warm.go        memory filled again after it
 //	rest.go        tasks of an idle store
+//	forward.go     live records kept in memory when their page leaves
 //	growth.go      the index grows
 //	tasks.go       the background tasks, listed, stopped and run by hand
 //	compaction.go  when old log is freed; compactor.go the pass, pace.go how far and

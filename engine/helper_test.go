@@ -143,6 +143,7 @@ func valueIs(b []byte, key, version uint64, n int) error {
 // evict writes until every record that is there now is on disk only.
 func evict(t testing.TB, s *Store, n *Session) {
 	t.Helper()
+	require.NoError(t, s.StopTask(TaskForward)) // or what fits into memory stays there
 	until := s.log.Tail()
 	value := make([]byte, 60<<10)
 	for i := 0; s.log.Head() < until; i++ {

@@ -83,6 +83,7 @@ type Stats struct {
 	Scanned     uint64 `json:"compact_scanned_bytes"`
 	IndexSwept  uint64 `json:"index_entries_removed"`
 	Moved       uint64 `json:"compact_copied_bytes"`
+	Forwarded   uint64 `json:"forwarded_bytes"` // copied to stay in memory
 	// LastPass is the last pass that ended well; all zero: none has since Open.
 	LastPass PassStats `json:"last_pass"`
 	// WriteAmplification is how many bytes of log were written for one that users
@@ -160,6 +161,7 @@ type counters struct {
 	replayFrom        atomic.Uint64 // address a recovery would replay from, in units
 	warmed            atomic.Uint64
 	moved             atomic.Uint64
+	forwarded         atomic.Uint64
 	movedRecords      atomic.Uint64
 	compactScanned    atomic.Uint64
 	swept             atomic.Uint64 // index entries removed
@@ -270,9 +272,10 @@ func (s *Store) Stats() Stats {
 	st.DiskUsed, st.DiskBudget = s.room.used(), s.room.budget.Load()
 	st.Compactions, st.CompactErr = c.compactions.Load(), c.compactionsFailed.Load()
 	st.IndexSwept = c.swept.Load()
-	st.Scanned, st.Moved = c.compactScanned.Load(), c.moved.Load()
+	st.Scanned, st.Moved, st.Forwarded = c.compactScanned.Load(), c.moved.Load(), c.forwarded.Load()
 	st.WriteAmplification = 1
-	if users := st.LogAppended - st.Moved; st.LogAppended > st.Moved {
+	if copied := st.Moved + st.Forwarded; st.LogAppended > copied {
+		users := st.LogAppended - copied
 		st.WriteAmplification = float64(st.LogAppended) / float64(users)
 	}
 	e := s.EstimateGC()

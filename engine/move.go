@@ -15,6 +15,8 @@ import (
 //
 //	opMove       copy a record to the tail, if it is the newest of its key
 //	opMoveChunk  write a large value anew, if the chunk is a part of it
+//	opForward    what opMove does, of a record in memory and as far as that goes, see
+//	             forward.go
 //
 // A record that has expired is not moved, nor is a chunk of one: all older ones of
 // its key are below it, and go with it. If it is the newest, and was not counted out
@@ -28,15 +30,21 @@ import (
 const (
 	opMove OpKind = iota + OpNote + 1
 	opMoveChunk
+	opForward
 )
 
 // An opMove has the image of its record in Value, its address in Delta and above
-// in Int; an opMoveChunk the address of the chunk in Delta.
+// in Int; so does an opForward. An opMoveChunk has the address of the chunk in Delta.
 
 // moveRecord makes op the move of the record at a, of whose key there is nothing
 // in (a, above].
 func (o *Op) moveRecord(a record.Addr, key, image []byte, above record.Addr) {
 	*o = Op{Kind: opMove, Key: key, Value: image, Delta: int64(a), Int: int64(above)}
+}
+
+// forwardRecord makes op the move of a record that is in memory, or was just now.
+func (o *Op) forwardRecord(a record.Addr, key, image []byte) {
+	*o = Op{Kind: opForward, Key: key, Value: image, Delta: int64(a), Int: int64(a)}
 }
 
 // moveChunk makes op the move of the chunk at a, which belongs to key.
@@ -56,10 +64,17 @@ func (s *Session) move(op *Op, hash uint64, at *place) outcome {
 		case at.kind == absent, at.kind == inMemory && at.addr != from, at.addr < from:
 			return op.answer(false)
 		case at.kind == disk && at.addr > op.above():
+			if op.Kind == opForward {
+				return op.answer(false)
+			}
 			return onDisk
 		}
 		out, ok := s.appendCopy(op.Value, at)
 		if ok {
+			if op.Kind == opMove {
+				s.tally.moved += uint64(len(op.Value))
+				s.tally.movedRecords++
+			}
 			return op.answer(true)
 		}
 		if out != finished {
@@ -88,8 +103,6 @@ func (s *Session) appendCopy(image []byte, at *place) (out outcome, ok bool) {
 		record.Store1(p, w1|record.Invalid)
 		return finished, false
 	}
-	s.tally.moved += uint64(len(image))
-	s.tally.movedRecords++
 	if w1&record.Expiry != 0 {
 		r := logRecord{addr: a, w0: w0, w1: w1, image: image}
 		s.noteExpiry(a, r.expiry(), r.weight(), true)

@@ -19,7 +19,7 @@ import (
 // compaction has moved do not count. Found is the answer, and with it NewAbsent
 // whether the key has records above the cut. If the log begins above the record by
 // then, there is no saying: ErrCursor.
-const opNewest = opMoveChunk + 1
+const opNewest = opForward + 1
 
 // newestRecord makes op the question about the record of key at a.
 func (o *Op) newestRecord(a, cut record.Addr, key []byte) {

@@ -119,7 +119,7 @@ func (s *Session) attempt(op *Op, hash uint64, at *place) outcome {
 		return s.del(op, hash, at)
 	case OpNote:
 		return finished
-	case opMove:
+	case opMove, opForward:
 		return s.move(op, hash, at)
 	case opNewest:
 		return s.newest(op, hash, at)

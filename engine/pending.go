@@ -131,7 +131,7 @@ func (p *pendingOp) copyBytes(op *Op) {
 func (s *Session) enqueue(op *Op, hash uint64) {
 	p := s.newPending(op, hash)
 	buffers := s.store.dev.Buffers()
-	if op.Err != nil || !op.readsOld() || op.Kind == opMove || op.Kind == opNewest || buffers.InUse() > buffers.Budget()/earlyShare {
+	if op.Err != nil || !op.readsOld() || op.Kind == opMove || op.Kind == opForward || op.Kind == opNewest || buffers.InUse() > buffers.Budget()/earlyShare {
 		return
 	}
 	var at place

@@ -56,6 +56,7 @@ type Store struct {
 	memory      memory
 	warm        warmer
 	compaction  compactor
+	forward     forwarder
 	room        room
 	rests       rests
 	pins        pins
@@ -337,6 +338,8 @@ func (s *Store) startTasks() {
 	s.order.start()
 	s.warm.init(s)
 	s.warm.task.set(s.opt.Runner.Start(string(TaskWarm), s.warm.step))
+	s.forward.init(s)
+	s.forward.task.set(s.opt.Runner.Start(string(TaskForward), s.forward.step))
 }
 
 // seedAt is the checksum seed of the span that a lies in.
@@ -420,6 +423,7 @@ func (s *Store) Close() error {
 	s.mu.closing = true
 	s.mu.Unlock()
 
+	s.forward.stop()
 	s.compaction.stop()
 	s.checkpoints.stop()
 	s.warm.stop()

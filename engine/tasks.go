@@ -25,6 +25,7 @@ type TaskName string
 //	expire      counts out what has expired in memory   yes    yes
 //	warm        fills the memory after Open             yes    no
 //	order       sees to the ordered index, if there is  no     no
+//	forward     keeps in memory what fits there         yes    no
 //
 // Without flush and commit no writer would get memory, nor anybody an answer to a
 // Sync; an index that has begun to grow needs its end. What a user may stop is
@@ -39,6 +40,7 @@ const (
 	TaskExpire     TaskName = "expire"
 	TaskWarm       TaskName = "warm"
 	TaskOrder      TaskName = "order"
+	TaskForward    TaskName = "forward"
 )
 
 var (
@@ -88,6 +90,7 @@ var taskKinds = [...]taskKind{
 	{TaskExpire, true, true, ""},
 	{TaskWarm, true, false, ""},
 	{TaskOrder, false, false, "writes need the memory that it gives to the ordered index"},
+	{TaskForward, true, false, ""},
 }
 
 // taskRecord is what is known of one.
@@ -201,6 +204,8 @@ func (s *Store) nextRun(name TaskName) string {
 			return "never: this store has no ordered index"
 		}
 		return "when the ordered index needs memory, or keys have gone"
+	case TaskForward:
+		return s.forward.next()
 	}
 	return "when a page is full, or a commit needs it"
 }

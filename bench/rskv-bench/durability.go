@@ -30,9 +30,9 @@ const (
 )
 
 // durability is what it costs that data survives: checkpoints and commits under
-// load, recovery, checksums.
+// load, what these drive out of memory, recovery, checksums.
 func (r *runner) durability(ctx context.Context) error {
-	return inTurn(ctx, r.checkpoints, r.holds, r.recovery, r.checksums)
+	return inTurn(ctx, r.checkpoints, r.holds, r.resident, r.recovery, r.checksums)
 }
 
 // inTurn does the parts of a group one after the other, up to the first error.

@@ -46,6 +46,15 @@ var categories = []category{
 	{"overhead", "garbage collection with 16 GiB configured; memory and wake-ups of an idle daemon", (*runner).overhead},
 }
 
+// parts of categories, which these run too.
+var parts = []category{
+	{"checkpoints", "of durability: YCSB A while a checkpoint is taken", (*runner).checkpoints},
+	{"holds", "of durability: how long commits hold writers", (*runner).holds},
+	{"resident", "of durability: data that fits into memory, while commits drive the log through", (*runner).resident},
+	{"recovery", "of durability: Open, by replay and by snapshot", (*runner).recovery},
+	{"checksums", "of durability: what checksums cost", (*runner).checksums},
+}
+
 // keysMin is the least number of keys with which the groups that take it say
 // anything: more than a burst of every goroutine.
 const keysMin = 10_000
@@ -71,7 +80,7 @@ type runFlags struct {
 func runCommand() *cobra.Command {
 	var f runFlags
 	var about strings.Builder
-	for _, c := range categories {
+	for _, c := range slices.Concat(categories, parts) {
 		fmt.Fprintf(&about, "  %-12s %s\n", c.name, c.about)
 	}
 	c := &cobra.Command{
@@ -109,12 +118,13 @@ func findCategories(names []string) ([]category, error) {
 	if slices.Equal(names, []string{"all"}) {
 		return categories, nil
 	}
+	known := slices.Concat(categories, parts)
 	for _, name := range names {
-		if !slices.ContainsFunc(categories, func(c category) bool { return c.name == name }) {
+		if !slices.ContainsFunc(known, func(c category) bool { return c.name == name }) {
 			return nil, fmt.Errorf("%w: there is no group %q (rskv-bench help run lists them)", errUsage, name)
 		}
 	}
-	return slices.DeleteFunc(slices.Clone(categories), func(c category) bool { return !slices.Contains(names, c.name) }), nil
+	return slices.DeleteFunc(known, func(c category) bool { return !slices.Contains(names, c.name) }), nil
 }
 
 func (f *runFlags) run(cmd *cobra.Command, list []category) (err error) {

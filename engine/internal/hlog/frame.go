@@ -144,18 +144,24 @@ func (l *Log) fill(page uint64, off, end uint32) {
 // moveHead lets the oldest pages go, so that slack frames get free, but never
 // beyond what has been flushed.
 func (l *Log) moveHead() {
-	tailPage, _ := unpack(l.tail.Load())
-	limits := l.limits.Load()
-	want := tailPage + 1 + limits.slack
-	if want <= uint64(limits.pages) {
-		return
-	}
-	target := record.Addr(min((want-uint64(limits.pages))<<l.unitBits, l.flushed.Load())) &^ l.unitMask
+	target := min(l.Leaving(0), l.Flushed()) &^ l.unitMask
 	if target <= l.Head() || !l.raiseHead(target) {
 		return
 	}
 	l.checkOrder()
 	l.epoch.Bump(func() { l.closeUntil(target) })
+}
+
+// Leaving is the address below which pages leave memory, once they are flushed, when
+// the tail is so many pages further than it is.
+func (l *Log) Leaving(ahead uint64) record.Addr {
+	tailPage, _ := unpack(l.tail.Load())
+	limits := l.limits.Load()
+	want := tailPage + 1 + limits.slack + ahead
+	if want <= uint64(limits.pages) {
+		return 0
+	}
+	return record.Addr((want - uint64(limits.pages)) << l.unitBits)
 }
 
 func (l *Log) raiseHead(target record.Addr) bool {
