@@ -56,7 +56,8 @@
 //	large.go       values in chunks
 //	commit.go      the commit task; ledger.go what commits say about clients
 //	checkpoint.go  checkpoints; checkpointer.go their task; snapshot.go the index
-//	recover.go     what Open does with what it finds; replay.go its way over the log
+//	recover.go     what Open does with what it finds; replay.go its way over the log,
+//	               load.go over an index snapshot
 //	warm.go        memory filled again after it
 //	rest.go        tasks of an idle store
 //	forward.go     live records kept in memory when their page leaves

@@ -31,6 +31,8 @@ const (
 	passAhead = 4
 	// passWorkersMax bounds the workers: beyond, the device is what limits.
 	passWorkersMax = 8
+	// replayBlock is how many buckets are asked for at a time, see replayBatch.
+	replayBlock = 4
 )
 
 // logPass is one pass over a part of a span.
@@ -261,8 +263,11 @@ func (w *passWorker) next(page *passPage, base record.Addr) {
 		}
 		b := &w.batch
 		b.hashes[b.n], b.addrs[b.n] = record.Hash(p.s.seed, record.Key(buf, w0)), a
-		if b.n++; b.n == len(b.hashes) {
-			page.err = w.raise()
+		if b.n++; b.n%replayBlock == 0 {
+			p.s.index.Prefetch(b.hashes[b.n-replayBlock : b.n])
+			if b.n == len(b.hashes) {
+				page.err = w.raise()
+			}
 		}
 	}
 }
@@ -294,8 +299,10 @@ func (page *passPage) commit(a record.Addr, body []byte, generation uint64) erro
 	return nil
 }
 
-// replayBatch is records whose buckets are fetched together: one by one the
-// replay would wait for memory at each, and take five times as long.
+// replayBatch is records whose buckets have been asked for, a few at a time, while
+// those behind them are verified: one by one the replay would wait for memory at
+// each, and take five times as long; all of them at once are more lines than a
+// processor can have on their way.
 type replayBatch struct {
 	n      int
 	hashes [64]uint64
@@ -326,16 +333,9 @@ func (w *passWorker) raise() error {
 // raise does so in one section, from record number i on, and returns how far it
 // has come.
 func (s *Store) raise(b *replayBatch, i int) (int, error) {
-	s.index.Prefetch(b.hashes[i:b.n])
 	for ; i < b.n; i++ {
-		for {
-			slot, entry, err := s.index.FindOrCreate(b.hashes[i])
-			if err != nil {
-				return i, err
-			}
-			if index.Address(entry) >= b.addrs[i] || index.CAS(slot, entry, b.addrs[i]) {
-				break
-			}
+		if err := s.index.Raise(b.hashes[i], b.addrs[i]); err != nil {
+			return i, err
 		}
 	}
 	return i, nil

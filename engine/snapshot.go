@@ -10,7 +10,6 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
-	"rskv/engine/internal/index"
 	"rskv/engine/internal/manifest"
 	"rskv/engine/internal/record"
 	"rskv/ioring"
@@ -225,32 +224,6 @@ func (s *Store) loadSnapshot(m *manifest.Manifest, name string, start record.Add
 	if err := s.resetIndex(r.bits, r.anchor); err != nil {
 		return false, errors.Join(err, done())
 	}
-	report := s.reporter(StageSnapshot, r.in.Size())
-	for {
-		row, rows, body, err := r.next()
-		if at, seekErr := r.in.Seek(0, io.SeekCurrent); seekErr == nil {
-			report(at)
-		}
-		if err != nil {
-			return false, errors.Join(err, done())
-		}
-		if rows == 0 {
-			if row != 1<<r.bits {
-				err = r.damaged(errSnapshot)
-			}
-			return err == nil, errors.Join(err, done())
-		}
-		for range rows {
-			if body, _, err = s.index.LoadRow(body, row, r.bits); err != nil {
-				if !errors.Is(err, index.ErrFull) {
-					err = r.damaged(err)
-				}
-				return false, errors.Join(err, done())
-			}
-			row++
-		}
-		if len(body) != 0 {
-			return false, errors.Join(r.damaged(errSnapshot), done())
-		}
-	}
+	err = errors.Join(s.fillIndex(r), done())
+	return err == nil, err
 }

@@ -66,7 +66,7 @@ func appendEntry(dst []byte, first, end int, e uint64) []byte {
 
 // LoadRow puts the entries of a row of 2^bits, from the begin of src, into the
 // index, where none of them may be, and returns the rest. Nobody else uses the
-// index, which has the anchor of the one they come from.
+// index, which has the anchor of the one they come from, except to load other rows.
 func (x *Index) LoadRow(src []byte, row uint64, bits uint8) (rest []byte, entries int, err error) {
 	if len(src) < 2 {
 		return nil, 0, ErrRows
@@ -75,36 +75,48 @@ func (x *Index) LoadRow(src []byte, row uint64, bits uint8) (rest []byte, entrie
 	if src = src[2:]; len(src) < 8*n || bits < x.anchor {
 		return nil, 0, ErrRows
 	}
+	to := filling{mask: x.shape.Load()}
 	for i := range n {
 		e := binary.LittleEndian.Uint64(src[8*i:])
 		hash := row&(1<<x.anchor-1) | e>>tagShift<<x.anchor
 		if e&(tentative|moving) != 0 || Address(e) < record.FirstAddr || hash&(1<<bits-1) != row {
 			return nil, 0, ErrRows
 		}
-		if err := x.load(hash, e); err != nil {
+		if err := x.load(hash, e, &to); err != nil {
 			return nil, 0, err
 		}
 	}
 	return src[8*n:], n, nil
 }
 
+// filling is where the last entry of a row was put: the next one of the same row goes
+// behind it.
+type filling struct {
+	mask, row uint64
+	bucket    *bucket // nil: none has been put
+	next      int
+}
+
 // load puts an entry into the first free place of its row.
-func (x *Index) load(hash, e uint64) error {
-	b := x.row(hash & x.shape.Load())
+func (x *Index) load(hash, e uint64, to *filling) error {
+	if row := hash & to.mask; to.bucket == nil || row != to.row {
+		to.row, to.bucket, to.next = row, x.row(row), 0
+	}
 	for {
-		for i := range bucketEntries {
-			if b[i] == 0 {
-				b[i] = e
+		for ; to.next < bucketEntries; to.next++ {
+			if to.bucket[to.next] == 0 {
+				to.bucket[to.next] = e
+				to.next++
 				return nil
 			}
 		}
-		if b[overflowWord] == 0 {
+		if to.bucket[overflowWord] == 0 {
 			n, ok := x.pool.take(x.pool.max)
 			if !ok {
 				return ErrFull
 			}
-			b[overflowWord] = n
+			to.bucket[overflowWord] = n
 		}
-		b = x.pool.bucket(b[overflowWord])
+		to.bucket, to.next = x.pool.bucket(to.bucket[overflowWord]), 0
 	}
 }
