@@ -82,6 +82,9 @@ type committer struct {
 	submitting atomic.Bool // the sync is being submitted
 	nextAt     int64       // clock time of the next commit nobody asked for
 	rested     bool        // the last step found nothing to do
+	cutAt      int64       // clock time of the last cut
+	cutBytes   uint64      // appended to the log until then
+	beside     uint64      // appended to the log while it became durable
 	payload    [commitPayload]byte
 	segment    int64         // that the tail was in when prepare last looked
 	entered    int64         // clock time of that
@@ -232,6 +235,9 @@ func (c *committer) begin() time.Duration {
 			return wait
 		}
 	}
+	if wait := c.space(now); wait > 0 {
+		return wait
+	}
 	c.gather()
 	c.nextAt = now + int64(s.opt.CommitInterval)
 	if len(c.serving) > 0 && !c.force {
@@ -247,6 +253,26 @@ func (c *committer) begin() time.Duration {
 	}
 	c.state = commitFlushing
 	return 0
+}
+
+const (
+	// spacing is how long after the last cut the next one that was asked for is made,
+	// while others write much.
+	spacing = time.Millisecond
+	// spacingBytes is how much others append to the log, for each who waits, while a
+	// commit becomes durable, where they write much: some 100 MB/s.
+	spacingBytes = 16 << 10
+)
+
+// space says how long to wait before the next cut for the sake of those who write
+// without asking for commits: every cut freezes what they could update in place, and
+// holds them at the door. What those who wait have written themselves is little, or
+// the device would be busy with it.
+func (c *committer) space(now int64) time.Duration {
+	if n := uint64(len(c.serving)); n == 0 || c.force || c.beside < n*spacingBytes {
+		return 0
+	}
+	return spacing - time.Duration(now-c.cutAt)
 }
 
 // gatherTurns bounds how often those who are about to join a commit are let go first.
@@ -361,6 +387,7 @@ func (c *committer) cut() (ok bool) {
 		return false
 	}
 	c.lastEnd = c.end
+	c.cutAt, c.cutBytes = clock(), s.log.Appended()
 	if dirty {
 		c.dataEnd = c.end
 	}
@@ -448,6 +475,7 @@ func (c *committer) syncing() time.Duration {
 		l.ledger.durable.Store(max(l.ledger.durable.Load(), l.number))
 	}
 	s.log.SetDurable(c.end)
+	c.beside = s.log.Appended() - c.cutBytes
 	c.durable.Store(s.ledgers.version.Load())
 	s.stats.commits.Add(1)
 	s.feeds.wake()

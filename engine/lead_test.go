@@ -188,3 +188,66 @@ func TestLead_Yields(t *testing.T) {
 	n.Close()
 	require.NoError(t, s.Close())
 }
+
+// TestCommit_Spaced: where others write much, one who asks for commits again and
+// again freezes what they could update in place each time; or commits are held back
+// where nobody else writes.
+func TestCommit_Spaced(t *testing.T) {
+	dev := iotest.NewFault(newMem(), 1)
+	s := openOn(t, dev, nil)
+	n, c := s.NewSession(), &s.commit
+	beside := 0
+	undo := dev.Inject(iotest.Rule{Kind: ioring.Sync, Match: func(*ioring.Op, int) bool {
+		for i := range beside {
+			if err := n.Put(key64(i), make([]byte, 1000)); err != nil {
+				t.Error(err)
+			}
+		}
+		return false
+	}})
+	state := func(serving int) (beside uint64, early, late time.Duration) {
+		c.stepping.Lock()
+		defer c.stepping.Unlock()
+		c.serving = make([]waiter, serving)
+		defer func() { c.serving = nil }()
+		return c.beside, c.space(c.cutAt + int64(spacing)/4), c.space(c.cutAt + int64(spacing))
+	}
+	require.NoError(t, n.Put(key64(0), []byte("v")))
+	syncStore(t, s)
+	bytes, early, _ := state(1)
+	require.Less(t, bytes, uint64(spacingBytes))
+	require.Zero(t, early)
+	beside = 40
+	require.NoError(t, n.Put(key64(0), []byte("w")))
+	syncStore(t, s)
+	bytes, early, late := state(1)
+	require.Greater(t, bytes, uint64(beside*1000))
+	require.Equal(t, spacing*3/4, early)
+	require.Zero(t, late)
+	_, early, _ = state(10) // as many as wait have written that much
+	require.Zero(t, early)
+	_, early, _ = state(0) // of itself: commit_interval
+	require.Zero(t, early)
+
+	undo()
+
+	// Who asks is held back, and told when the time has come.
+	c.stepping.Lock()
+	c.cutAt = s.opt.Clock.Monotonic() + int64(time.Hour)
+	done := make(chan struct{})
+	require.True(t, c.join(false, func(r commitResult) {
+		if r.err != nil {
+			t.Error(r.err)
+		}
+		close(done)
+	}))
+	version := s.ledgers.version.Load()
+	require.Greater(t, c.begin(), time.Hour/2)
+	require.Equal(t, version, s.ledgers.version.Load())
+	c.cutAt -= int64(2 * time.Hour)
+	c.stepping.Unlock()
+	c.task.Wake()
+	waitFor(t, "a commit", done)
+	n.Close()
+	require.NoError(t, s.Close())
+}
