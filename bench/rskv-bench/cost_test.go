@@ -42,7 +42,7 @@ func smokeGroup(t *testing.T, group string, more ...string) map[string]*measure.
 // something else.
 func TestRunDurability(t *testing.T) {
 	rows := smokeGroup(t, "durability")
-	require.Len(t, rows, 2+5+2+10)
+	require.Len(t, rows, 2+5+2+3+10)
 	with := rows["50 % reads, a checkpoint"]
 	require.NotNil(t, with.Ratio)
 	require.EqualValues(t, 1, *with.Hit)
@@ -50,6 +50,8 @@ func TestRunDurability(t *testing.T) {
 	hold := func(name string) float64 { return rows["write hold, "+name].Rate.Median }
 	require.LessOrEqual(t, hold("p50"), hold("p99.99"))
 	require.LessOrEqual(t, hold("p99.99"), hold("longest"))
+	require.NotNil(t, rows["50 % reads, live records kept in memory"].Ratio)
+	require.Contains(t, strings.Join(rows["open, snapshot loaded"].Notes, "\n"), "new memory came from the system at")
 	cold := rows["got, cold, records of 1024 B"]
 	require.EqualValues(t, 1, *cold.Hit)
 	require.Greater(t, *cold.Cold, 0.9)

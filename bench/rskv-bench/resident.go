@@ -33,15 +33,9 @@ func (r *runner) resident(ctx context.Context) (err error) {
 		}
 	}
 	rows := [2]*measure.Row{row("50 % reads, live records kept in memory"), row("50 % reads, left to the device")}
-	// One after the other, or the second would run on an idle machine.
 	for _, s := range stores {
-		for from := s.store.Stats(); s.store.Stats().LogTail-from.LogTail < from.MemoryLog; {
-			if _, err := s.runMix(fasterMixes[0], writers, uniformOver(r.keys), r.round/2); err != nil {
-				return err
-			}
-			if err := ctx.Err(); err != nil {
-				return err
-			}
+		if err := r.turnOver(ctx, s); err != nil {
+			return err
 		}
 	}
 	var contenders []measure.Contender
