@@ -127,6 +127,7 @@ var unsafeReasons = map[string]string{
 	"engine/internal/record/copy_generic.go":    "long values word by word, where it does not",
 	"engine/internal/record/hash.go":            "eight bytes of a key that has as many",
 	"engine/internal/record/record.go":          "the two words of a record's header, atomically",
+	"engine/forward.go":                         "records of a page that is being looked at, within the epoch",
 	"engine/allotment.go":                       "room at the log's tail, within the epoch",
 	"engine/internal/timers/timers.go":          "chunks of blocks outside the heap, which their owner keeps",
 	"engine/large.go":                           "chunks of a value, copied within the epoch",
