@@ -43,7 +43,7 @@ type forwarder struct {
 
 	// Owned by the task's step, as all below.
 	appended uint64 // by everybody, when credit was last added to
-	copied   uint64 // by this task, likewise
+	copied   int64  // by this task since then
 	credit   int64  // bytes that may be copied
 
 	hashes  [groupOps]uint64
@@ -73,7 +73,7 @@ const forwardAhead = 20
 func (f *forwarder) init(s *Store) {
 	f.store = s
 	f.session = s.NewSession()
-	f.session.mover = true
+	f.session.mover, f.session.forwards = true, true
 	f.session.notify = f.task.Wake
 }
 
@@ -146,10 +146,10 @@ func (f *forwarder) step() time.Duration {
 
 // earn adds to the credit what others have appended.
 func (f *forwarder) earn() {
-	appended, copied := f.store.log.Appended(), f.store.stats.forwarded.Load()
-	others := int64(appended-f.appended) - int64(copied-f.copied)
+	appended := f.store.log.Appended()
+	others := max(int64(appended-f.appended)-f.copied, 0)
 	f.credit = min(f.credit+others, f.store.log.Memory()/2)
-	f.appended, f.copied = appended, copied
+	f.appended, f.copied = appended, 0
 }
 
 // gather takes what lives of the next records of a page. It runs in a section.
@@ -176,10 +176,11 @@ func (f *forwarder) gather(border record.Addr) {
 		if !isChunkAt(r.ptr) && index.Address(f.entries[i]) != r.addr {
 			continue
 		}
-		if f.credit -= int64(r.size); f.credit < 0 {
-			f.credit = 0
+		if f.credit < int64(r.size) {
 			continue
 		}
+		f.credit -= int64(r.size)
+		f.copied += int64(r.size)
 		f.found = append(f.found, forwardFound{r.addr, len(f.images)})
 		// Word by word what others may mark meanwhile, see sweeper.go.
 		f.images = binary.LittleEndian.AppendUint64(f.images, record.Load0(r.ptr))
@@ -230,25 +231,12 @@ func (f *forwarder) copy() {
 	}
 	f.found = f.found[:0]
 	f.session.Start(f.ops)
-	for i := range f.ops {
-		if !f.ops[i].Pending() {
-			f.answer(&f.ops[i])
-		}
-	}
 	f.images = f.images[:0]
 }
 
-// answer counts what was copied. What could not be is read from the device when it
-// is wanted.
-func (f *forwarder) answer(op *Op) {
-	switch {
-	case op.Err != nil || !op.Found:
-	case op.Kind == opForward:
-		f.store.stats.forwarded.Add(uint64(len(op.Value)))
-	default:
-		f.store.stats.forwarded.Add(chunkBytes)
-	}
-}
+// answer takes no answer: what could not be copied is read from the device when it is
+// wanted.
+func (f *forwarder) answer(*Op) {}
 
 // stop ends the task.
 func (f *forwarder) stop() {

@@ -99,7 +99,7 @@ func (s *Session) writeChunk(key, part []byte) (record.Addr, error) {
 		switch status {
 		case hlog.OK:
 			if s.mover {
-				s.tally.moved += uint64(record.SystemSize(n))
+				s.moved(record.SystemSize(n), 0)
 			}
 			return a, nil
 		case hlog.Again:

@@ -197,6 +197,7 @@ type tally struct {
 	inPlace, appended, retries uint64
 	hot                        uint64 // reads that no batch counts
 	moved, movedRecords        uint64 // bytes and records that compaction has copied; chunks are bytes only
+	forwarded                  uint64 // bytes copied to stay in memory
 	expired                    uint64 // records met that had expired
 }
 
@@ -225,7 +226,7 @@ func (s *Session) flush(ops []Op) {
 	}{
 		{&w.reads, reads}, {&w.writes, writes}, {&w.inPlace, t.inPlace}, {&w.appended, t.appended},
 		{&w.retries, t.retries}, {&w.expired, t.expired}, {&s.store.stats.moved, t.moved},
-		{&s.store.stats.movedRecords, t.movedRecords},
+		{&s.store.stats.movedRecords, t.movedRecords}, {&s.store.stats.forwarded, t.forwarded},
 	} {
 		if count.n > 0 {
 			count.to.Add(count.n)

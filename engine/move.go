@@ -71,10 +71,6 @@ func (s *Session) move(op *Op, hash uint64, at *place) outcome {
 		}
 		out, ok := s.appendCopy(op.Value, at)
 		if ok {
-			if op.Kind == opMove {
-				s.tally.moved += uint64(len(op.Value))
-				s.tally.movedRecords++
-			}
 			return op.answer(true)
 		}
 		if out != finished {
@@ -103,6 +99,7 @@ func (s *Session) appendCopy(image []byte, at *place) (out outcome, ok bool) {
 		record.Store1(p, w1|record.Invalid)
 		return finished, false
 	}
+	s.moved(len(image), 1)
 	if w1&record.Expiry != 0 {
 		r := logRecord{addr: a, w0: w0, w1: w1, image: image}
 		s.noteExpiry(a, r.expiry(), r.weight(), true)
@@ -112,6 +109,16 @@ func (s *Session) appendCopy(image []byte, at *place) (out outcome, ok bool) {
 		}
 	}
 	return finished, true
+}
+
+// moved counts what has been copied, for compaction or to stay in memory.
+func (s *Session) moved(bytes, records int) {
+	if s.forwards {
+		s.tally.forwarded += uint64(bytes)
+		return
+	}
+	s.tally.moved += uint64(bytes)
+	s.tally.movedRecords += uint64(records)
 }
 
 // unmoved carries on with an opMove whose chain was walked on disk down to its

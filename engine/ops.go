@@ -814,7 +814,7 @@ func (s *Session) publish(op *Op, hash uint64, at *place, seen *observation, c *
 		}
 		if ok {
 			if op.Kind == opMoveChunk {
-				s.tally.movedRecords++
+				s.moved(0, 1)
 			}
 			return finished, false
 		}

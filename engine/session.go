@@ -44,13 +44,14 @@ type Session struct {
 	unlinked   atomic.Uint64
 	chunkTries int // how often the op under way has given chunks up
 
-	queue   waitQueue
-	ordered bool
-	ledger  *Ledger // counts this session's writes; nil: nobody does
-	counted uint64  // highest Number done in this section
-	back    bool    // Do is running: answers go back into the caller's ops
-	mover   bool    // compaction's own, or a scan's: it may use the reserve, and asks what users cannot
-	notify  func()  // called, if set, where Ready receives a value
+	queue    waitQueue
+	ordered  bool
+	ledger   *Ledger // counts this session's writes; nil: nobody does
+	counted  uint64  // highest Number done in this section
+	back     bool    // Do is running: answers go back into the caller's ops
+	mover    bool    // compaction's own, or a scan's: it may use the reserve, and asks what users cannot
+	forwards bool    // the forwarder's own
+	notify   func()  // called, if set, where Ready receives a value
 
 	space <-chan struct{} // of the log, taken before the last attempt to append, or nil
 
