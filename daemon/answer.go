@@ -164,6 +164,7 @@ var codes = []struct {
 	{engine.ErrIO, ipc.CodeIO},
 	{engine.ErrBadTTL, ipc.CodeBadRequest},
 	{engine.ErrBadCheckpoint, ipc.CodeBadRequest},
+	{engine.ErrBadOptions, ipc.CodeBadRequest},
 	{engine.ErrNoTask, ipc.CodeBadRequest},
 	{engine.ErrTaskFixed, ipc.CodeBadRequest},
 	{engine.ErrLedgerUnknown, ipc.CodeSessionUnknown},

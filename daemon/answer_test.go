@@ -33,7 +33,7 @@ func TestWireError(t *testing.T) {
 
 		"ErrNotInteger": {engine.ErrNotInteger, ipc.CodeNotInteger}, "ErrOverflow": {engine.ErrOverflow, ipc.CodeOverflow},
 		"ErrKeyEmpty": {engine.ErrKeyEmpty, ipc.CodeBadRequest}, "ErrKeyTooLarge": {engine.ErrKeyTooLarge, ipc.CodeKeyTooLarge},
-		"ErrValueTooLarge": {engine.ErrValueTooLarge, ipc.CodeValueTooLarge}, "ErrBadTTL": {engine.ErrBadTTL, ipc.CodeBadRequest}, "ErrBadCheckpoint": {engine.ErrBadCheckpoint, ipc.CodeBadRequest},
+		"ErrValueTooLarge": {engine.ErrValueTooLarge, ipc.CodeValueTooLarge}, "ErrBadTTL": {engine.ErrBadTTL, ipc.CodeBadRequest}, "ErrBadCheckpoint": {engine.ErrBadCheckpoint, ipc.CodeBadRequest}, "ErrBadOptions": {engine.ErrBadOptions, ipc.CodeBadRequest},
 		"ErrLedgerUnknown": {engine.ErrLedgerUnknown, ipc.CodeSessionUnknown},
 		"ErrBusy":          {engine.ErrBusy, ipc.CodeBusy}, "ErrIndexFull": {engine.ErrIndexFull, ipc.CodeBusy}, "ErrDiskFull": {engine.ErrDiskFull, ipc.CodeDiskFull},
 		"ErrNoTask": {engine.ErrNoTask, ipc.CodeBadRequest}, "ErrTaskFixed": {engine.ErrTaskFixed, ipc.CodeBadRequest},
