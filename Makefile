@@ -12,8 +12,14 @@ SOAK ?= 2m
 SOAKPLOTS ?= bin/soak
 # How long each part of `make load` goes on.
 LOAD ?= 1m
+# How long `make fuzz` tries each target.
+FUZZTIME ?= 10s
 # How many simulations `make sim` runs.
 SEEDS ?= 500
+# How long `make nightly` simulates.
+NIGHTLY ?= 4h
+# The tests that `make arm64` runs: the larger ones take an emulator too long.
+ARM64TESTS ?= TestImage|TestFormat|TestHash|TestVerify|TestIndex|TestFind|TestGrow|TestDoor|TestDomain|TestLog|TestRecover|TestLedger|TestSession|TestCheckpoint|TestBackup|TestSim_Replays
 # giouring, the io_uring binding, links only with the linker's name check off.
 # Without these flags everything builds and runs too, on pread/pwrite.
 RING := -tags giouring -ldflags=-checklinkname=0
@@ -33,10 +39,10 @@ INTO = $(DESTDIR)$(PREFIX)
 PROGRAMS := ./daemon/rskvd ./client/rskv ./bench/rskv-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-portable race check workflows quality audit coverage tools dev pre-commit fuzz crash sim faults load soak python node run demo bench bench-quick bench-metrics bench-threads bench-concurrency docs share install package pack container clean
+.PHONY: help build test test-portable race check workflows quality audit coverage tools dev pre-commit fuzz crash sim mutants arm64 trust-report nightly faults load soak python node run demo bench bench-quick bench-metrics bench-threads bench-concurrency docs share install package pack container clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
 
 build: ## build bin/rskvd, bin/rskv and bin/rskv-bench (static)
 	@mkdir -p bin
@@ -54,7 +60,7 @@ test-portable: ## the parts that have to work on every system: wire, client, dae
 
 check: ## gofmt, vet (four ways), staticcheck, import arrows and repository shape
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi
-	$(GO) vet ./... ./.ci/report ./.ci/docs
+	$(GO) vet ./... ./.ci/report ./.ci/docs ./.ci/mutants
 	$(GO) vet -tags giouring ./...
 	GOOS=darwin $(GO) vet ./...
 	GOARCH=arm64 $(GO) vet -tags giouring ./...
@@ -87,8 +93,8 @@ dev: build ## what to run while changing things: build, vet, and the short tests
 
 pre-commit: check dev ## what to run before a commit
 
-fuzz: ## run every fuzz target for ten seconds
-	@GO="$(GO)" .ci/fuzz 10s
+fuzz: ## run every fuzz target for FUZZTIME (10s)
+	@GO="$(GO)" .ci/fuzz $(FUZZTIME)
 
 run: build ## start a daemon in the foreground, in a temporary directory
 	@.ci/try
@@ -116,6 +122,24 @@ faults: ## cut the power of ext4 and XFS often, and fail every call of the disk,
 
 load: ## 10,000 connections: idle, active, deaf, vanishing, coming again and again, for LOAD (1m) each
 	$(GO) test $(RING) -count=1 -timeout 24h -v -run 'TestLoad' ./daemon/rskvd -load.connections 10000 -load.time $(LOAD)
+
+mutants: ## plant faults in the code, one at a time, and see that a test notices each
+	$(GO) run ./.ci/mutants
+
+arm64: ## the engine's short tests as arm64 code, under qemu-user
+	GOARCH=arm64 CGO_ENABLED=0 $(GO) test -short -count=1 -timeout 30m -exec $(or $(shell command -v qemu-aarch64-static || command -v qemu-aarch64),qemu-aarch64-static) $(TESTFLAGS) ./engine/internal/... ./engine -run '$(ARM64TESTS)'
+
+trust-report: ## what the large tests count: seeds, cuts, kills, histories, flips, fuzzing, mutants
+	@GO="$(GO)" .ci/trust
+
+nightly: ## the same for hours: NIGHTLY (4h) of simulation, five minutes of each fuzz target, thousands of cuts and kills
+	$(GO) test -count=1 -timeout 24h -run 'TestSim$$' -v ./engine -sim.seeds 0 -sim.time $(NIGHTLY)
+	@GO="$(GO)" .ci/fuzz 5m
+	$(GO) test $(RING) -count=1 -timeout 4h -run TestLinearizable -v ./client -linear.histories 2000
+	$(GO) test $(RING) -count=1 -timeout 12h -run TestCrash ./engine -crash.cuts 20000 -crash.flips 0
+	$(GO) test $(RING) -count=1 -timeout 4h -run 'TestKill$$' ./daemon/rskvd -v -kill.rounds 1000
+	$(MAKE) soak SOAK=30m
+	$(MAKE) mutants
 
 docs: ## bring the tables of daemon/OPERATIONS.md up to date, write the API reference to bin/docs, check all links
 	$(GO) test ./daemon -count=1 -run TestOperations_Current -operations.update
