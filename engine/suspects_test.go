@@ -154,7 +154,8 @@ func TestResolver_Ring(t *testing.T) {
 func TestCompact_SharedChains(t *testing.T) {
 	rng := rand.New(rand.NewPCG(newSeed(t), 1))
 	s := openOn(t, newMem(), func(o *Options) { o.Memory, o.IndexBits = 33<<20, 6 })
-	s.index.Reset(6, 0) // 2^15 chains
+	s.growth.task.Stop() // nobody else may look at the index meanwhile
+	s.index.Reset(6, 0)  // 2^15 chains
 	n := s.NewSession()
 	const keys = 20_000
 	key := func(i int) []byte {
