@@ -14,6 +14,7 @@ type CheckpointInfo struct {
 	Time    time.Time // to the millisecond
 	Begin   uint64    // byte address at which the log it needs begins
 	Tail    uint64    // byte address up to which the log is part of it
+	Keys    uint64    // that were stored; 0 from a daemon that does not tell
 	Bytes   uint64    // of its files, beside the log
 	Cookie  []byte
 }
@@ -32,7 +33,7 @@ func (c *Client) Checkpoints(ctx context.Context) ([]CheckpointInfo, error) {
 		cookie, _ := m["cookie"].([]byte)
 		list[i] = CheckpointInfo{
 			Version: number(m, "version"), Kind: kind, Time: time.UnixMilli(int64(number(m, "time"))),
-			Begin: number(m, "begin"), Tail: number(m, "tail"), Bytes: number(m, "bytes"), Cookie: cookie,
+			Begin: number(m, "begin"), Tail: number(m, "tail"), Keys: number(m, "keys"), Bytes: number(m, "bytes"), Cookie: cookie,
 		}
 	}
 	return list, nil
