@@ -14,11 +14,11 @@ import (
 // another version does not tell must not break the view.
 func TestLive_Lines(t *testing.T) {
 	at := time.Unix(1_000_000, 0)
-	before := sample{at, map[string]any{"daemon_requests": int64(1000), "engine_reads": uint64(50), "daemon_requests_get": int64(0), "daemon_requests_put": int8(4)}}
+	before := sample{at, map[string]any{"daemon_requests": int64(1000), "engine_reads": uint64(50), "daemon_requests_get": int64(0), "daemon_requests_put": int64(4)}}
 	now := sample{at.Add(2 * time.Second), map[string]any{
-		"daemon_requests": int64(5000), "engine_reads": uint64(1050), "engine_keys": int32(1_234_567), "daemon_bytes_in": uint32(3_000_000),
-		"daemon_connections": int8(7), "health": "ok", "latency_read_none_p99_ns": int64(12_000), "daemon_uptime_seconds": 3600.5,
-		"daemon_requests_get": int64(2000), "daemon_requests_put": int16(4), "io_backend": "io_uring", "version": "v1",
+		"daemon_requests": int64(5000), "engine_reads": uint64(1050), "engine_keys": int64(1_234_567), "daemon_bytes_in": uint64(3_000_000),
+		"daemon_connections": int64(7), "health": "ok", "latency_read_none_p99_ns": int64(12_000), "daemon_uptime_seconds": 3600.5,
+		"daemon_requests_get": int64(2000), "daemon_requests_put": int64(4), "io_backend": "io_uring", "version": "v1",
 	}}
 	line := statLine(before, now)
 	require.Equal(t, " 1,234,567        2,000      500         0       0       1.5       0.0        0.0      12us        7  ok", line)
