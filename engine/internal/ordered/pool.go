@@ -207,15 +207,20 @@ func (t *Tree) newNode() uint32 {
 	return uint32(b.at / NodeSize)
 }
 
-// retire takes a block back when every section of before has ended. The caller holds
-// the lock.
-func (t *Tree) retire(b block) {
-	if t.retired = append(t.retired, b); len(t.retired) >= retireBatch {
+// retire takes a block back when every section has ended that may look at it. It may
+// be reached until the root is published, so that comes before the epoch: see release.
+// The caller holds the lock.
+func (t *Tree) retire(b block) { t.retired = append(t.retired, b) }
+
+// release lets go of what was retired, if it is much. The caller holds the lock, and
+// has published what takes its place.
+func (t *Tree) release() {
+	if len(t.retired) >= retireBatch {
 		t.letGo()
 	}
 }
 
-// letGo hands what was retired to the epoch. The caller holds the lock.
+// letGo hands what was retired to the epoch, as release does.
 func (t *Tree) letGo() {
 	if len(t.retired) == 0 {
 		return

@@ -36,6 +36,7 @@ func (t *Tree) split(id uint32, l *leaf, i int, key []byte) insertion {
 	t.leaves.Add(1)
 	t.flagDoubt(rightID, right)
 	t.graft(path, id, &bounds[2], rightID)
+	t.release()
 	return splitDone
 }
 
@@ -245,6 +246,7 @@ func (t *Tree) merge(id uint32) bool {
 	defer right.unlatch()
 	if t.mergeInto(leftID, left, rightID, right) {
 		t.prune(path, sep)
+		t.release()
 	}
 	return true
 }

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 
@@ -421,4 +422,47 @@ func btoi(b bool) int {
 		return 1
 	}
 	return 0
+}
+
+// TestTree_RetiredIsUnreachable: a node that the published root still leads to is
+// given back, and used for another while a reader looks at it.
+func TestTree_RetiredIsUnreachable(t *testing.T) {
+	seed := newSeed(t)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	tree, _ := newTree(t, 64<<20)
+	splits := 0
+	for range 6000 {
+		key := make([]byte, 200)
+		for i := range key {
+			key[i] = byte(rng.IntN(256))
+		}
+		if rng.IntN(2) == 0 {
+			copy(key, bytes.Repeat([]byte{7}, 150)) // long separators make a high tree
+		}
+		before := map[uint32][]byte{}
+		path, _ := tree.climb(key)
+		for _, s := range path {
+			before[s.id] = bytes.Clone(unsafe.Slice((*byte)(tree.pool.at(s.id)), NodeSize))
+		}
+		// The next that is retired goes to the epoch; nobody is in a section, so it
+		// comes back at once.
+		for len(tree.retired) < retireBatch-1 {
+			tree.retire(tree.pool.node(tree.newNode()))
+		}
+		root := tree.root.Load()
+		_, st := tree.Insert(key)
+		require.Equal(t, Done, st)
+		if tree.root.Load() == root {
+			continue
+		}
+		splits++
+		path, _ = tree.climb(key)
+		for _, s := range path {
+			if old, there := before[s.id]; there {
+				require.True(t, bytes.Equal(old, unsafe.Slice((*byte)(tree.pool.at(s.id)), NodeSize)), "node %d was used again before the root was published", s.id)
+			}
+		}
+	}
+	require.Greater(t, splits, 100)
+	require.NoError(t, tree.Check())
 }
