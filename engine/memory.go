@@ -50,6 +50,9 @@ func (s *Store) SetMemory(bytes int64) error {
 	}
 	s.large.setLimit(largeLimit(bytes, s.opt.MaxValue))
 	s.sweep.wheel.SetLimit(bytes / timersShare)
+	if s.order.tree != nil {
+		s.order.task.Wake() // it may have more now
+	}
 	s.opt.Logger.Info("memory budget changed", slog.Int64("from", before), slog.Int64("to", bytes), slog.Int64("log", s.log.Memory()))
 	return nil
 }

@@ -34,6 +34,7 @@ type order struct {
 	store *Store
 	tree  *ordered.Tree // nil: the store has no order; immutable after Open
 	task  taskRef
+	idle  look
 	room  broadcast   // more memory was allowed, or will not be
 	full  atomic.Bool // no more will be, as things are
 
@@ -187,7 +188,7 @@ func (o *order) step() time.Duration {
 	if o.within(func() { more = o.tree.Tidy() }); more {
 		return 0
 	}
-	return orderPoll
+	return o.idle.after(o.store, restOrder, orderPoll)
 }
 
 // within runs f in a section.

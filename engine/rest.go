@@ -17,6 +17,7 @@ import (
 //	compaction   the same
 //	expiry       no key in memory expires, and the log has not moved; it goes on
 //	             looking at the wall clock, but less often
+//	order        no key is in doubt, and the log has not moved
 //
 // Who rests says so first and then looks whether something has been written; a
 // writer leaves its section first and then looks whether somebody rests. So at
@@ -26,6 +27,7 @@ const (
 	restCheckpoint
 	restCompact
 	restExpire
+	restOrder
 )
 
 // restMax bounds the rest of those who look: what becomes due without a write,
@@ -59,6 +61,9 @@ func (s *Store) endRests() {
 	}
 	if bits&restExpire != 0 {
 		s.sweep.task.Wake()
+	}
+	if bits&restOrder != 0 {
+		s.order.task.Wake()
 	}
 }
 

@@ -32,10 +32,10 @@ func (r *stepCounter) Start(name string, step func() time.Duration) Task {
 func TestRest_Idle(t *testing.T) {
 	r := &stepCounter{Runner: GoRunner()}
 	const interval = 10 * time.Millisecond
-	s := openOn(t, newMem(), func(o *Options) { o.Runner, o.CommitInterval, o.LiveRatio = r, interval, 0.5 })
+	s := openOn(t, newMem(), func(o *Options) { o.Runner, o.CommitInterval, o.LiveRatio, o.Ordered = r, interval, 0.5, true })
 	n := s.NewSession()
 	resting := func() bool {
-		return s.rests.bits.Load() == restCommit|restCheckpoint|restCompact|restExpire
+		return s.rests.bits.Load() == restCommit|restCheckpoint|restCompact|restExpire|restOrder
 	}
 	for round := range 2 {
 		require.NoError(t, n.Put(key64(round), valueOf(1, uint64(round), 100)))
