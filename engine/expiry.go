@@ -138,8 +138,8 @@ func (s *Session) contentOf(op *Op, seen *observation, value []byte, v Verdict) 
 	c := contents{value: value, kind: record.Value}
 	switch {
 	case v == Remove:
-		c.kind = record.Tombstone
-		return c
+		// An UpdateFunc may have answered a value with it.
+		return contents{kind: record.Tombstone}
 	case op.Kind == OpExpire:
 		c.kind = seen.kind
 	}

@@ -746,3 +746,30 @@ func TestSession_PageLeftMeanwhile(t *testing.T) {
 	close(stop)
 	<-done
 }
+
+// TestSession_RemoveWithValue: the value that an UpdateFunc returns beside Remove is
+// written into the tombstone, longer than any record may be.
+func TestSession_RemoveWithValue(t *testing.T) {
+	s := openOn(t, newMem(), nil)
+	n := s.NewSession()
+	for _, cold := range []bool{false, true} {
+		for _, size := range []int{8, inlineMax + 1, 3 * chunkBytes} {
+			key := []byte("key")
+			require.NoError(t, n.Put(key, valueOf(1, 1, size)))
+			if cold {
+				evict(t, s, n)
+			}
+			before := s.log.Tail()
+			require.NoError(t, n.Update(key, func(old []byte, found bool) ([]byte, Verdict) {
+				require.Len(t, old, size)
+				return old, Remove
+			}))
+			require.Less(t, (s.log.Tail() - before).Bytes(), int64(4<<10), "size %d", size)
+			found, err := n.Exists(key)
+			require.NoError(t, err)
+			require.False(t, found)
+		}
+	}
+	n.Close()
+	require.NoError(t, s.Close())
+}
