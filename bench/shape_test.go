@@ -32,7 +32,7 @@ import (
 //	        manifest   index   hlog
 //	              \      |    /    \
 //	               record      epoch     invariant
-//	                    ioring (daemon, engine, hlog, manifest; index for its memory)
+//	                    ioring (daemon, engine, hlog, manifest; index, timers, cache for their memory)
 //
 // A key ending in /... stands for the package and all below it. A package that
 // the table does not name is a violation too, so that a new one is a decision.
@@ -51,6 +51,7 @@ var mayImport = map[string][]string{
 	"rskv/engine":                    {"rskv/engine/internal/...", "rskv/ioring"},
 	"rskv/engine/internal/manifest":  {"rskv/engine/internal/record", "rskv/engine/internal/invariant", "rskv/ioring"},
 	"rskv/engine/internal/timers":    {"rskv/engine/internal/record", "rskv/ioring"},
+	"rskv/engine/internal/cache":     {"rskv/engine/internal/record", "rskv/ioring"},
 	"rskv/engine/internal/index":     {"rskv/engine/internal/record", "rskv/engine/internal/epoch", "rskv/engine/internal/invariant", "rskv/ioring"},
 	"rskv/engine/internal/ordered":   {"rskv/engine/internal/epoch", "rskv/ioring"},
 	"rskv/engine/internal/hlog":      {"rskv/engine/internal/record", "rskv/engine/internal/epoch", "rskv/engine/internal/invariant", "rskv/ioring"},

@@ -48,6 +48,7 @@
 //	op.go          operations and their answers
 //	expiry.go      keys that are gone after a time; clock.go by which time;
 //	               sweeper.go how they leave Len, expiring.go what they take
+//	readcache.go   copies of records on disk that are read often
 //	batch.go       Start: groups of operations in one section
 //	pipeline.go    the stages of a group, which hide the memory's latency
 //	allotment.go   room at the tail for what a group appends
@@ -74,8 +75,8 @@
 //	order.go       the keys in their order, kept in memory; orderscan.go scans by it
 //	feed.go        what was changed, commit by commit
 //	FORMAT.md      every byte on disk
-//	internal/      record, hlog, index, ordered, epoch, manifest, timers: each explains
-//	               itself
+//	internal/      record, hlog, index, ordered, epoch, manifest, timers, cache: each
+//	               explains itself
 //
 // Read session.go first, then batch.go and ops.go; then hlog/log.go and epoch.
 //

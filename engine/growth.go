@@ -72,6 +72,7 @@ func (s *Store) indexRoom(bytes int64) bool {
 	}
 	s.memory.index.Store(bytes)
 	s.growth.task.Wake()
+	s.cache.task.Wake()
 	return true
 }
 

@@ -11,7 +11,7 @@ import (
 
 // memory divides the one budget while the store runs:
 //
-//	| index as it is, or will be | ordered index | staging buffers | compaction | timers | log pages: the rest |
+//	| index as it is, or will be | ordered index | staging buffers | compaction | timers | read cache | log pages: the rest |
 //
 // An index that grows takes its memory from the log, in one step when the growth
 // begins. The buffers are registered with the device, and stay what they were
@@ -21,6 +21,7 @@ type memory struct {
 	passes atomic.Int64 // of compaction
 	timers atomic.Int64 // of the keys that expire
 	peak   atomic.Int64 // the most that all of it has been
+	cache  atomic.Int64 // of the read cache, as far as it is used
 	index  atomic.Int64 // claimed by the index: what it takes when the growth under way has ended
 	order  atomic.Int64 // claimed by the ordered index, 0: there is none
 
@@ -53,6 +54,7 @@ func (s *Store) SetMemory(bytes int64) error {
 	if s.order.tree != nil {
 		s.order.task.Wake() // it may have more now
 	}
+	s.cache.task.Wake()
 	s.opt.Logger.Info("memory budget changed", slog.Int64("from", before), slog.Int64("to", bytes), slog.Int64("log", s.log.Memory()))
 	return nil
 }
@@ -62,8 +64,13 @@ func (s *Store) Memory() int64 { return s.memory.budget.Load() }
 
 // logPages is how many pages the log may have beside the index.
 func (s *Store) logPages() int {
-	left := s.memory.budget.Load() - s.memory.index.Load() - s.memory.order.Load() - s.memory.passes.Load() - s.memory.timers.Load() - s.budget.buffers
+	left := s.memory.forLog(s.budget.buffers) - s.memory.cache.Load()
 	return min(max(int(left/int64(s.opt.PageSize)), hlog.PagesMin), s.opt.logPagesMax)
+}
+
+// forLog is what log and read cache have together, where the buffers take so much.
+func (m *memory) forLog(buffers int64) int64 {
+	return m.budget.Load() - m.index.Load() - m.order.Load() - m.passes.Load() - m.timers.Load() - buffers
 }
 
 // indexShare is the most the index may take of the present budget.

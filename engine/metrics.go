@@ -33,6 +33,7 @@ type Stats struct {
 	MemoryBuffers  int64 `json:"memory_buffers"`
 	MemoryTimers   int64 `json:"memory_timers"`     // of keys that expire
 	MemoryOrdered  int64 `json:"memory_ordered"`    // the ordered index; 0: there is none
+	MemoryCache    int64 `json:"memory_cache"`      // read cache
 	MemoryPasses   int64 `json:"memory_compaction"` // while there is something to be compacted
 	MemoryPeak     int64 `json:"memory_peak"`       // the most of these together since Open
 
@@ -66,6 +67,16 @@ type Stats struct {
 	ExpiredBytes  int64  `json:"expired_bytes"`
 	ExpiringBytes int64  `json:"expiring_bytes"`
 	Clock         int64  `json:"clock"`
+
+	// The read cache: reads beyond the memory that it has answered, and those that the
+	// device has; copies in it and their bytes; records that came in and went.
+	CacheOn       bool   `json:"cache_on"`
+	CacheHits     uint64 `json:"cache_hits"`
+	CacheMisses   uint64 `json:"cache_misses"`
+	CacheRecords  int64  `json:"cache_records"`
+	CacheBytes    int64  `json:"cache_bytes"`
+	CacheInserted uint64 `json:"cache_inserted"`
+	CacheEvicted  uint64 `json:"cache_evicted"`
 
 	ColdReads  uint64 `json:"cold_reads"` // reads of the device for records
 	ColdBytes  uint64 `json:"cold_bytes"`
@@ -152,6 +163,8 @@ type counters struct {
 	sweptKeys         atomic.Uint64 // that had expired
 	spaceWaits        atomic.Uint64
 	coldReads         atomic.Uint64
+	cacheHits         atomic.Uint64
+	cacheMisses       atomic.Uint64 // reads that were answered from the device
 	coldBytes         atomic.Uint64
 	readErrors        atomic.Uint64
 	corrupt           atomic.Uint64
@@ -199,6 +212,8 @@ type tally struct {
 	moved, movedRecords        uint64 // bytes and records that compaction has copied; chunks are bytes only
 	forwarded                  uint64 // bytes copied to stay in memory
 	expired                    uint64 // records met that had expired
+	cacheHits                  uint64
+	cold                       uint64 // reads answered from the device
 }
 
 // hotFlush is how many single reads a session counts before they show.
@@ -207,6 +222,9 @@ const hotFlush = 64
 // flush counts ops, and what has been done for them.
 func (s *Session) flush(ops []Op) {
 	t, w := &s.tally, &s.work
+	if t.cacheHits > 0 { // by these it is judged
+		s.store.stats.cacheHits.Add(t.cacheHits)
+	}
 	if !ioring.Counting {
 		*t = tally{}
 		return
@@ -227,6 +245,7 @@ func (s *Session) flush(ops []Op) {
 		{&w.reads, reads}, {&w.writes, writes}, {&w.inPlace, t.inPlace}, {&w.appended, t.appended},
 		{&w.retries, t.retries}, {&w.expired, t.expired}, {&s.store.stats.moved, t.moved},
 		{&s.store.stats.movedRecords, t.movedRecords}, {&s.store.stats.forwarded, t.forwarded},
+		{&s.store.stats.cacheMisses, t.cold},
 	} {
 		if count.n > 0 {
 			count.to.Add(count.n)
@@ -270,6 +289,10 @@ func (s *Store) Stats() Stats {
 	if p := s.compaction.last.Load(); p != nil {
 		st.LastPass = *p
 	}
+	n := s.cache.cache.Counts()
+	st.CacheOn, st.MemoryCache = s.cache.cache.Shape().Ring > 0, s.memory.cache.Load()
+	st.CacheHits, st.CacheMisses, st.CacheRecords, st.CacheBytes = c.cacheHits.Load(), c.cacheMisses.Load(), n.Copies, n.Bytes
+	st.CacheInserted, st.CacheEvicted = n.Inserted, n.Evicted
 	st.DiskUsed, st.DiskBudget = s.room.used(), s.room.budget.Load()
 	st.Compactions, st.CompactErr = c.compactions.Load(), c.compactionsFailed.Load()
 	st.IndexSwept = c.swept.Load()

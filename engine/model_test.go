@@ -254,6 +254,7 @@ func (m *model) run(t *testing.T, total int64, device func() ioring.Device) {
 			o.IndexBits = 10 + phase // chains get long, and the index may grow
 			o.CommitInterval = 50 * time.Millisecond
 			o.Memory = MemoryMin + int64(rng.IntN(3))<<20
+			o.cacheShape = drawCache(rng, 4<<20)
 			if m.clock != nil {
 				o.Clock = m.clock
 			}
@@ -281,8 +282,8 @@ func (m *model) run(t *testing.T, total int64, device func() ioring.Device) {
 		}
 		version = syncStore(t, m.store)
 		st := m.store.Stats()
-		t.Logf("phase %d: %d MiB written, %d keys, version %d, %d in place, %d appended, %d retries, %d cold reads of %d MiB",
-			phase, m.written.Load()>>20, st.Keys, st.Version, st.InPlace, st.Appended, st.Retries, st.ColdReads, st.ColdBytes>>20)
+		t.Logf("phase %d: %d MiB written, %d keys, version %d, %d in place, %d appended, %d retries, %d cold reads of %d MiB, %d answered by the read cache",
+			phase, m.written.Load()>>20, st.Keys, st.Version, st.InPlace, st.Appended, st.Retries, st.ColdReads, st.ColdBytes>>20, st.CacheHits)
 		require.NoError(t, m.store.Close())
 		if m.failed.Load() {
 			return

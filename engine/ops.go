@@ -139,6 +139,9 @@ func (s *Session) get(op *Op, hash uint64, at *place) outcome {
 	case absent:
 		return op.answer(false)
 	case disk:
+		if s.cached(op, at) {
+			return finished
+		}
 		return onDisk
 	}
 	for range spinMax {
@@ -250,6 +253,9 @@ func (s *Session) exists(op *Op, hash uint64, at *place) outcome {
 	case absent:
 		return op.answer(false)
 	case disk:
+		if s.cached(op, at) {
+			return finished
+		}
 		return onDisk
 	}
 	for range spinMax {
@@ -493,12 +499,18 @@ func (s *Session) del(op *Op, hash uint64, at *place) outcome {
 		switch {
 		case at.kind == absent:
 			return op.answer(false)
-		case at.kind == disk && !op.Blind:
-			return onDisk
 		case s.fuzzy(at):
 			return again
 		case at.kind == disk || at.addr < s.ro:
-			if at.kind == inMemory && s.dead(at, record.Load1(at.ptr)) {
+			if at.kind == disk && !op.Blind {
+				seen, ok := s.observeCached(op.Key, at)
+				if !ok {
+					return onDisk
+				}
+				if !seen.found {
+					return op.answer(false)
+				}
+			} else if at.kind == inMemory && s.dead(at, record.Load1(at.ptr)) {
 				return op.answer(false)
 			}
 			out, ok := s.append(op.Key, &contents{kind: record.Tombstone}, at, s.countedAt(at))
@@ -628,7 +640,10 @@ func (s *Session) modify(op *Op, hash uint64, at *place) outcome {
 		var seen observation
 		switch at.kind {
 		case disk:
-			return onDisk
+			ok := false
+			if seen, ok = s.observeCached(op.Key, at); !ok || op.Kind == opMoveChunk {
+				return onDisk
+			}
 		case absent:
 			if op.Kind == opMoveChunk {
 				return op.answer(false)

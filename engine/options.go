@@ -9,6 +9,7 @@ import (
 	"math/bits"
 	"time"
 
+	"rskv/engine/internal/cache"
 	"rskv/engine/internal/hlog"
 	"rskv/engine/internal/index"
 	"rskv/engine/internal/record"
@@ -114,6 +115,9 @@ type Options struct {
 	// logPagesMax bounds the pages of the log in memory, whatever Memory says. A
 	// simulation keeps it small, so that much happens beyond it.
 	logPagesMax int
+	// cacheShape, if set, is the read cache's from the beginning on, whether it is of
+	// use or not. A simulation has it small, so that much goes out again.
+	cacheShape *cache.Shape
 }
 
 // check fills defaults and reports every problem at once.

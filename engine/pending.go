@@ -537,6 +537,9 @@ func (s *Session) examine(p *pendingOp, r *readOp) (verdict readVerdict, w1 uint
 		return s.damaged(p, r), 0
 	}
 	s.store.stats.coldBytes.Add(uint64(len(r.Buf)))
+	if p.op.Kind <= OpTTL {
+		s.offer(r.addr, buf[:size], w1)
+	}
 	isKey := string(record.Key(buf, w0)) == string(p.op.Key) && w1&record.Invalid == 0
 	if p.op.Kind == opNewest {
 		if verdict, decided := s.examineNewest(&p.op, r.addr, w0, w1, isKey); decided {
@@ -592,11 +595,13 @@ func (s *Session) settle(p *pendingOp, seen observation, fn func(*Op)) {
 	op := &p.op
 	switch op.Kind {
 	case OpGet, opChunks:
+		s.tally.cold++
 		op.answer(seen.found)
 		if seen.found {
 			p.giveValue(seen.value)
 		}
 	case OpExists, OpTTL:
+		s.tally.cold++
 		s.tell(op, seen.found, seen.expiry)
 	default:
 		s.plan = plan{seen: seen}

@@ -431,11 +431,12 @@ var simChores = []struct {
 		_ = l.judge("set disk", l.store.SetDisk(bytes))
 	}},
 	{"tasks", 4, func(l *simLife, rng *rand.Rand) {
-		name := []TaskName{TaskCheckpoint, TaskCompact, TaskWarm}[rng.IntN(3)]
+		name := []TaskName{TaskCheckpoint, TaskCompact, TaskWarm, TaskExpire, TaskCache}[rng.IntN(5)]
 		_ = l.judge("stop task", l.store.StopTask(name))
 		l.w.Sleep(time.Duration(rng.Int64N(int64(2 * time.Second))))
 		_ = l.judge("start task", l.store.StartTask(name))
 	}},
+	{"expire", 8, func(l *simLife, rng *rand.Rand) { l.expire(rng) }},
 	{"wall", 4, func(l *simLife, rng *rand.Rand) {
 		l.w.MoveWall(time.Duration(rng.Int64N(int64(2*time.Minute)) - int64(time.Minute)))
 	}},

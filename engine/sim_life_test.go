@@ -38,6 +38,8 @@ type simRun struct {
 type simTotals struct {
 	lives, opens, cuts, closes, ops, refused int
 	steps                                    uint64
+	cached                                   uint64 // reads that the read cache has answered
+	swept                                    uint64 // keys that were counted out
 	faults                                   map[sim.FaultKind]int
 	hash                                     uint64
 }
@@ -189,6 +191,9 @@ func (l *simLife) live(image *sim.Image) (*sim.Image, bool) {
 		l.use()
 	}
 	l.closes = true
+	st := l.store.Stats()
+	l.total.cached += st.CacheHits
+	l.total.swept += st.ExpirySwept
 	err := l.store.Close()
 	l.total.ops += l.ops
 	if err == nil && !l.disk.Dead() {
@@ -233,6 +238,7 @@ func (l *simLife) options() {
 		logPagesMax: 6 + rng.IntN(12),
 	}
 	l.opt.Ordered = (l.seed()+uint64(l.number))%3 == 0
+	l.opt.cacheShape = drawCache(rng, 256<<10)
 	if rng.IntN(4) == 0 {
 		l.opt.Disk = l.geo.SegmentSize * (diskSegmentsMin + rng.Int64N(24))
 		l.budget = true

@@ -70,14 +70,16 @@ func (t *simTotals) add(o simTotals) {
 	t.ops += o.ops
 	t.refused += o.refused
 	t.steps += o.steps
+	t.cached += o.cached
+	t.swept += o.swept
 	for k, n := range o.faults {
 		t.faults[k] += n
 	}
 }
 
 func (t simTotals) String() string {
-	s := fmt.Sprintf("%d lives, %d opens (%d refused for damage), %d power cuts, %d clean ends, %d operations, %d steps",
-		t.lives, t.opens, t.refused, t.cuts, t.closes, t.ops, t.steps)
+	s := fmt.Sprintf("%d lives, %d opens (%d refused for damage), %d power cuts, %d clean ends, %d operations, %d from the read cache, %d keys counted out, %d steps",
+		t.lives, t.opens, t.refused, t.cuts, t.closes, t.ops, t.cached, t.swept, t.steps)
 	for _, k := range sim.Faults() {
 		s += fmt.Sprintf(", %d %v", t.faults[k], k)
 	}

@@ -35,6 +35,7 @@ type Store struct {
 	recovery Recovery
 	clock    storeClock
 	sweep    sweeper
+	cache    readCache
 	stale    []string // metadata files of what recovery has discarded
 
 	closed atomic.Bool // checked inside every section
@@ -326,6 +327,7 @@ func (s *Store) startTasks() {
 	s.room.look()
 	s.ledgers.init(&s.opt, s.recovery.history, s.recovery.next)
 	s.sweep.init(s)
+	s.cache.init(s)
 	s.commit.init(s)
 	s.flush.set(s.opt.Runner.Start(string(TaskFlush), s.tasks.timed(TaskFlush, s.flushStep)))
 	s.commit.task.set(s.opt.Runner.Start(string(TaskCommit), s.tasks.timed(TaskCommit, s.commit.step)))
@@ -336,6 +338,7 @@ func (s *Store) startTasks() {
 	s.compaction.startTasks()
 	s.sweep.task.set(s.opt.Runner.Start(string(TaskExpire), s.sweep.step))
 	s.order.start()
+	s.cache.task.set(s.opt.Runner.Start(string(TaskCache), s.cache.step))
 	s.warm.init(s)
 	s.warm.task.set(s.opt.Runner.Start(string(TaskWarm), s.warm.step))
 	s.forward.init(s)
@@ -429,6 +432,7 @@ func (s *Store) Close() error {
 	s.warm.stop()
 	s.sweep.stop()
 	s.order.stop()
+	s.cache.stop()
 	_, err := s.Sync(context.Background())
 	// No section begins from here on; wait until the last one has ended.
 	s.closed.Store(true)
@@ -447,7 +451,7 @@ func (s *Store) Close() error {
 		err = s.closeSpan()
 	}
 	s.sweep.free()
-	err = errors.Join(err, s.dev.Close())
+	err = errors.Join(err, s.cache.free(), s.dev.Close())
 	return errors.Join(err, s.log.Free(), s.index.Free(), s.order.free())
 }
 

@@ -23,6 +23,7 @@ type TaskName string
 //	growth      splits the index when nobody writes     no     no
 //	compact     frees the oldest log                    yes    yes
 //	expire      counts out what has expired in memory   yes    yes
+//	cache       decides about the read cache            yes    no
 //	warm        fills the memory after Open             yes    no
 //	order       sees to the ordered index, if there is  no     no
 //	forward     keeps in memory what fits there         yes    no
@@ -38,6 +39,7 @@ const (
 	TaskGrowth     TaskName = "growth"
 	TaskCompact    TaskName = "compact"
 	TaskExpire     TaskName = "expire"
+	TaskCache      TaskName = "cache"
 	TaskWarm       TaskName = "warm"
 	TaskOrder      TaskName = "order"
 	TaskForward    TaskName = "forward"
@@ -88,6 +90,7 @@ var taskKinds = [...]taskKind{
 	{TaskGrowth, false, false, "an index that grows has to come to an end of it"},
 	{TaskCompact, true, true, ""},
 	{TaskExpire, true, true, ""},
+	{TaskCache, true, false, ""},
 	{TaskWarm, true, false, ""},
 	{TaskOrder, false, false, "writes need the memory that it gives to the ordered index"},
 	{TaskForward, true, false, ""},
@@ -194,6 +197,8 @@ func (s *Store) nextRun(name TaskName) string {
 			return fmt.Sprintf("%d keys in memory that expire, looked at every %v", n, sweepTick)
 		}
 		return "until a key that expires is written"
+	case TaskCache:
+		return s.cache.next()
 	case TaskWarm:
 		if s.warm.finished.Load() {
 			return "done"
@@ -244,6 +249,8 @@ func (s *Store) holdTask(name TaskName, stop bool) error {
 		s.compaction.task.Wake()
 	case TaskExpire:
 		s.sweep.task.Wake()
+	case TaskCache:
+		s.cache.task.Wake()
 	case TaskWarm:
 		s.warm.task.Wake()
 	}

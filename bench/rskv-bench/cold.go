@@ -58,7 +58,7 @@ func (q *quick) cold(ctx context.Context) (err error) {
 	} {
 		row := q.coldRow(v.name, fmt.Sprintf("%s of records with keys of 8 B, budget %s; 2 goroutines with a session and %d in flight each; counted are gets that were read from disk; every value checked",
 			mib(q.coldData), mib(q.coldBudget), coldInFlight/2))
-		s, err := q.openCold(v.mode, v.value)
+		s, err := q.openCold(fmt.Sprintf("cold-%s-%d", v.mode, v.value), v.mode, v.value)
 		if err == nil {
 			stores[s] = row
 			if !s.store.Info().Direct {
@@ -103,14 +103,15 @@ type coldStore struct {
 	keys   uint64
 	value  int
 	seed   atomic.Uint64
+	zipf   *draw.Zipf    // how keys are drawn; nil: uniformly
 	hot    atomic.Uint64 // reads that were answered from memory
 	all    atomic.Uint64
 	before engine.Stats // when the loading was done
 }
 
 // openCold makes a store and fills it.
-func (q *quick) openCold(mode ioring.Mode, value int) (*coldStore, error) {
-	dir := filepath.Join(q.dir, fmt.Sprintf("cold-%s-%d", mode, value))
+func (q *quick) openCold(name string, mode ioring.Mode, value int) (*coldStore, error) {
+	dir := filepath.Join(q.dir, name)
 	store, err := engine.Open(engine.Options{Dir: dir, IO: mode, Memory: q.coldBudget, CommitInterval: -1})
 	if err != nil {
 		return nil, err
@@ -164,7 +165,15 @@ func (s *coldStore) note(r *measure.Row) {
 		float64(st.DeviceReads-s.before.DeviceReads)/cold, float64(st.DeviceRead-s.before.DeviceRead)/cold)
 }
 
-// run reads uniformly for d.
+// source draws keys for one goroutine.
+func (s *coldStore) source() draw.Source {
+	if s.zipf != nil {
+		return s.zipf.Reseeded(s.seed.Add(1))
+	}
+	return draw.NewUniform(s.keys, s.seed.Add(1))
+}
+
+// run reads for d.
 func (s *coldStore) run(ctx context.Context, d time.Duration) (measure.Sample, error) {
 	const threads = 2
 	var stop atomic.Bool
@@ -208,7 +217,7 @@ type coldWorker struct {
 
 func newColdWorker(s *coldStore, inFlight int) *coldWorker {
 	w := &coldWorker{
-		session: s.store.NewSession(), source: draw.NewUniform(s.keys, s.seed.Add(1)), value: s.value, inFlight: inFlight,
+		session: s.store.NewSession(), source: s.source(), value: s.value, inFlight: inFlight,
 		numbers: make([]uint64, inFlight), keys: make([]byte, inFlight*smallSize), requests: make([]engine.Op, inFlight),
 	}
 	return w

@@ -58,7 +58,7 @@ func TestRun_Help(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	require.Zero(t, run(t.Context(), []string{"quick", "--help"}, &stdout, &stderr))
 	require.Contains(t, stdout.String(), "--smoke")
-	require.Contains(t, stdout.String(), "engine,socket,cold,durable,flush")
+	require.Contains(t, stdout.String(), "engine,socket,cold,cache,durable,flush")
 }
 
 // On a machine without any peer the tool must still measure what it can, say of

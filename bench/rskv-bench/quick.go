@@ -29,6 +29,7 @@ var groups = []group{
 	{"engine", (*quick).engine},
 	{"socket", (*quick).socket},
 	{"cold", (*quick).cold},
+	{"cache", (*quick).cache},
 	{"durable", (*quick).durable},
 	{"flush", (*quick).flush},
 }
