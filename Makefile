@@ -164,7 +164,7 @@ bench: build ## every figure, beside every peer, the page bin/bench.html and the
 soak: build ## update and delete for SOAK (2m) and watch disk, memory, index and throughput; plots in SOAKPLOTS
 	bin/rskv-bench soak --time $(SOAK) --least 0.8 --plots $(SOAKPLOTS) $(BENCHFLAGS)
 
-bench-quick: build ## the first figures beside redis-server and fio, in about three minutes
+bench-quick: build ## the first figures beside redis-server and fio, in about four minutes
 	bin/rskv-bench quick $(BENCHFLAGS)
 
 bench-metrics: build ## what counting for metrics costs; it may be 2 %

@@ -22,6 +22,7 @@ const (
 	coldInFlight = 128
 	coldTarget   = 0.7 // of fio's IOPS
 	coldBlock    = 4 << 10
+	coldFills    = 8 // how often gets are begun at most before one is waited for
 )
 
 // cold measures reads of records that are on disk only, against fio's random
@@ -229,7 +230,12 @@ func (w *coldWorker) loop(stop *atomic.Bool) {
 		w.check(op, op.Tag)
 	}
 	for !stop.Load() && w.err == nil {
-		w.fill(w.inFlight - w.session.Pending())
+		for range coldFills {
+			w.fill(w.inFlight - w.session.Pending())
+			if w.session.Pending() >= w.inFlight/4*3 {
+				break // else much was answered from memory, and the device has too little to do
+			}
+		}
 		if w.session.Pending() == 0 {
 			continue
 		}

@@ -1,6 +1,6 @@
 // Command rskv-bench measures rskv beside the programs people would use instead.
 //
-//	rskv-bench quick           the first figures, in about three minutes
+//	rskv-bench quick           the first figures, in about four minutes
 //	rskv-bench quick --smoke   the same, small: does it work at all
 //	rskv-bench fio JOB         a job file of fio on rskv; with --vs-fio, fio beside it
 //	rskv-bench ycsb [A..F]     YCSB's workloads on the store and the socket

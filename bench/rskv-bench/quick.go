@@ -95,7 +95,7 @@ func quickCommand() *cobra.Command {
 	}
 	c := &cobra.Command{
 		Use:   "quick",
-		Short: "the first figures, in about three minutes",
+		Short: "the first figures, in about four minutes",
 		Long: "Measure the engine in memory and beyond it, and the daemon, beside redis-server\n" +
 			"and fio where they are installed. Absolute figures of a shared machine drift;\n" +
 			"look at the ratios, which are taken between neighbours in time.",
