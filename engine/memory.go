@@ -85,7 +85,7 @@ func (s *Store) indexShare() int64 {
 // notePeak notes what the store takes now, and returns the most that it has taken.
 // It is called whenever a part has changed.
 func (s *Store) notePeak() int64 {
-	now := s.index.Bytes() + s.log.Memory() + s.memory.passes.Load() + s.memory.timers.Load() + s.memory.order.Load() + s.budget.buffers
+	now := s.index.Bytes() + s.log.Memory() + s.memory.passes.Load() + s.memory.timers.Load() + s.memory.cache.Load() + s.memory.order.Load() + s.budget.buffers
 	for {
 		most := s.memory.peak.Load()
 		if now <= most {
