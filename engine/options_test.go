@@ -48,8 +48,9 @@ func TestStats_MemoryPeak(t *testing.T) {
 	s := openOn(t, newMem(), func(o *Options) { o.Memory = 64 << 20 })
 	together := func() int64 {
 		st := s.Stats()
-		return st.MemoryIndex + st.MemoryLog + st.MemoryBuffers + st.MemoryPasses + st.MemoryTimers + st.MemoryOrdered
+		return st.MemoryIndex + st.MemoryLog + st.MemoryBuffers + st.MemoryPasses + st.MemoryTimers + st.MemoryOrdered + st.MemoryCache
 	}
+	require.Eventually(t, func() bool { return s.Stats().MemoryCache > 0 }, time.Minute, time.Millisecond)
 	first := together()
 	require.GreaterOrEqual(t, s.Stats().MemoryPeak, first)
 	require.LessOrEqual(t, s.Stats().MemoryPeak, int64(64<<20))
