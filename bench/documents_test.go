@@ -241,7 +241,7 @@ func newShell(t *testing.T, dir string) *shell {
 
 // run runs a script, which has to end well.
 func (s *shell) run(t *testing.T, script string) error {
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute) // installs build, beside who knows what
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", script)
 	cmd.Dir, cmd.Env = s.dir, s.env

@@ -52,7 +52,7 @@ func TestSetting(t *testing.T) {
 // have users look for a bug of theirs.
 func TestServer_Restart(t *testing.T) {
 	s := rskvtest.NewServer(t)
-	c := s.Client(t, client.WithSession())
+	c := s.Client(t, client.WithSession(), client.WithRetryFor(5*time.Minute))
 	for i := range 50 {
 		n, err := c.Add(t.Context(), []byte("n"), 1)
 		require.NoError(t, err)
