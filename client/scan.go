@@ -26,10 +26,11 @@ type ScanOptions struct {
 const scanCount = 1000
 
 // Scan returns all keys with their values, page by page as they are taken. Every key that is there from
-// the beginning of the loop to its end appears exactly once; others once or not at all. With the
-// ordered index they come in their order, compared byte by byte, else in no order. The memory of a pair is the caller's; an empty value is not nil. An error comes as the last, with an
-// empty pair: ErrCursorLost says that the loop took so long between two pages that the daemon could not
-// wait for it, and has to begin anew.
+// the beginning of the loop to its end appears exactly once; others once or not at all. With the daemon's
+// ordered index they come in their order, compared byte by byte, else in no order. The memory of a pair is
+// the caller's; an empty value is not nil. An error comes as the last, with an empty pair: ErrCursorLost
+// says that the loop took so long between two pages that the daemon could not wait for it, and has to
+// begin anew.
 func (c *Client) Scan(ctx context.Context, opt ScanOptions) iter.Seq2[Pair, error] {
 	if opt.Count == 0 {
 		opt.Count = scanCount

@@ -139,7 +139,10 @@ export class Client {
   /** Removes keys and returns how many were there. */
   mdel(keys: Iterable<Bytes>, options?: DeleteOptions & { blind?: false }): Promise<number>
   mdel(keys: Iterable<Bytes>, options: DeleteOptions & { blind: true }): Promise<null>
-  /** All keys that begin with prefix, with their values, in no order. */
+  /**
+   * All keys that begin with prefix, with their values: in the order of the keys if the daemon has the ordered
+   * index, else in none.
+   */
   scan(options?: ScanOptions): AsyncGenerator<[Buffer, Buffer], void, undefined>
   scanKeys(options?: ScanOptions): AsyncGenerator<Buffer, void, undefined>
   /**
