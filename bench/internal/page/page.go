@@ -60,7 +60,23 @@ type group struct {
 	Plots    []template.HTML
 	Settings []string
 	Rows     []cells
+	Shows    columns
 	Notes    []string
+}
+
+// columns are those of which a group has something to say.
+type columns struct{ Hit, Cold, P50, P99, P999, P9999, CPU, Efficiency, Ratio, Target bool }
+
+func (s *columns) see(c *cells) {
+	for _, col := range []struct {
+		shown *bool
+		text  string
+	}{
+		{&s.Hit, c.Hit}, {&s.Cold, c.Cold}, {&s.P50, c.P50}, {&s.P99, c.P99}, {&s.P999, c.P999}, {&s.P9999, c.P9999},
+		{&s.CPU, c.CPU}, {&s.Efficiency, c.Efficiency}, {&s.Ratio, c.Ratio}, {&s.Target, c.Target},
+	} {
+		*col.shown = *col.shown || col.text != ""
+	}
 }
 
 // cells are a row of the table.
@@ -109,7 +125,9 @@ func newGroup(rows []*measure.Row) *group {
 		if r.Control != nil {
 			g.Notes = append(g.Notes, r.Name+": "+r.Control.String())
 		}
-		g.Rows = append(g.Rows, newCells(r))
+		c := newCells(r)
+		g.Rows = append(g.Rows, c)
+		g.Shows.see(&c)
 	}
 	return g
 }
@@ -194,6 +212,24 @@ func measured(rows []*measure.Row) []*measure.Row {
 	return slices.DeleteFunc(slices.Clone(rows), func(r *measure.Row) bool { return len(r.Rates) == 0 })
 }
 
+// barsByUnit draws a plot for each unit: bytes are no longer than operations.
+func barsByUnit(rows []*measure.Row) string {
+	byUnit, units := map[string][]*measure.Row{}, []string{}
+	for _, r := range rows {
+		if byUnit[r.Unit] == nil {
+			units = append(units, r.Unit)
+		}
+		byUnit[r.Unit] = append(byUnit[r.Unit], r)
+	}
+	all := ""
+	for _, unit := range units {
+		if len(byUnit[unit]) > 1 || len(units) == 1 {
+			all += rateBars(byUnit[unit])
+		}
+	}
+	return all
+}
+
 // rates draws what the rows are about: over X if they have one, else as bars.
 func rates(rows []*measure.Row) string {
 	rows = measured(rows)
@@ -203,7 +239,7 @@ func rates(rows []*measure.Row) string {
 	least, most := math.Inf(1), 0.0
 	for _, r := range rows {
 		if r.X == nil || r.Line == "" {
-			return rateBars(rows)
+			return barsByUnit(rows)
 		}
 		i, known := lines[r.Line]
 		if !known {
@@ -223,7 +259,7 @@ func rates(rows []*measure.Row) string {
 		most = max(most, r.Rate.Median)
 	}
 	if len(ticks) < 2 {
-		return rateBars(rows)
+		return barsByUnit(rows)
 	}
 	slices.Sort(ticks)
 	for _, t := range ticks {

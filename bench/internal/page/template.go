@@ -18,7 +18,7 @@ dl { display:grid; grid-template-columns:max-content 1fr; gap:.1em 1em; margin:.
 .wide { overflow-x:auto } table { border-collapse:collapse; font-size:.88em; font-variant-numeric:tabular-nums }
 td { white-space:nowrap } td.words { white-space:normal }
 th,td { padding:.22em .7em; text-align:right; border-bottom:1px solid var(--rule); vertical-align:top } th { color:var(--soft); font-weight:600 }
-th:first-child,td:first-child,td.words { text-align:left } td.words { max-width:26em }
+th:first-child,td:first-child,td.words { text-align:left } td.words { min-width:14em; max-width:30em }
 tr.missed td:last-child,tr.bad td { color:var(--bad) } tr.met td:last-child { color:var(--good) } tr.none td { color:var(--soft) }
 summary { color:var(--soft); font-size:.88em; cursor:pointer } ul { color:var(--soft); font-size:.88em; margin:.5em 0; padding-left:1.2em } code { font-size:.92em; overflow-wrap:anywhere }
 .plots { display:flex; flex-wrap:wrap; align-items:flex-start; gap:1em; margin:.8em 0 } svg { background:var(--card); border-radius:6px; padding:6px; max-width:100%; height:auto }
@@ -37,8 +37,8 @@ svg text { font:12px system-ui,sans-serif; fill:var(--soft) } svg .title { font-
 {{end}}<nav>{{range .Groups}}<a href="#{{.ID}}">{{.Name}}</a> {{end}}{{if .Claims}}<a href="#trend">trend</a>{{end}}</nav>
 {{range .Groups}}<section id="{{.ID}}"><h2>{{.Name}}</h2>
 <div class="plots">{{range .Plots}}{{.}}{{end}}</div>
-<div class="wide"><table><tr><th></th><th>median</th><th>least - most</th><th>unit</th><th>hit</th><th>cold</th><th>commit</th><th>p50 us</th><th>p99 us</th><th>p99.9 us</th><th>p99.99 us</th><th>CPU us/op</th><th>efficiency</th><th>ratio</th><th>target</th></tr>
-{{range .Rows}}<tr class="{{.Class}}"><td>{{.Name}}</td><td>{{.Rate}}</td><td>{{.Spread}}</td><td>{{.Unit}}</td><td>{{.Hit}}</td><td>{{.Cold}}</td><td>{{.Commit}}</td><td>{{.P50}}</td><td>{{.P99}}</td><td>{{.P999}}</td><td>{{.P9999}}</td><td>{{.CPU}}</td><td>{{.Efficiency}}</td><td class="words">{{.Ratio}}</td><td>{{.Target}}</td></tr>
+<div class="wide"><table>{{$s := .Shows}}<tr><th></th><th>median</th><th>least - most</th><th>unit</th>{{if $s.Hit}}<th>hit</th>{{end}}{{if $s.Cold}}<th>cold</th>{{end}}<th>commit</th>{{if $s.P50}}<th>p50 us</th>{{end}}{{if $s.P99}}<th>p99 us</th>{{end}}{{if $s.P999}}<th>p99.9 us</th>{{end}}{{if $s.P9999}}<th>p99.99 us</th>{{end}}{{if $s.CPU}}<th>CPU us/op</th>{{end}}{{if $s.Efficiency}}<th>efficiency</th>{{end}}{{if $s.Ratio}}<th>ratio</th>{{end}}{{if $s.Target}}<th>target</th>{{end}}</tr>
+{{range .Rows}}<tr class="{{.Class}}"><td>{{.Name}}</td><td>{{.Rate}}</td><td>{{.Spread}}</td><td>{{.Unit}}</td>{{if $s.Hit}}<td>{{.Hit}}</td>{{end}}{{if $s.Cold}}<td>{{.Cold}}</td>{{end}}<td>{{.Commit}}</td>{{if $s.P50}}<td>{{.P50}}</td>{{end}}{{if $s.P99}}<td>{{.P99}}</td>{{end}}{{if $s.P999}}<td>{{.P999}}</td>{{end}}{{if $s.P9999}}<td>{{.P9999}}</td>{{end}}{{if $s.CPU}}<td>{{.CPU}}</td>{{end}}{{if $s.Efficiency}}<td>{{.Efficiency}}</td>{{end}}{{if $s.Ratio}}<td class="words">{{.Ratio}}</td>{{end}}{{if $s.Target}}<td>{{.Target}}</td>{{end}}</tr>
 {{end}}</table></div>
 <ul>{{range .Settings}}<li>{{.}}</li>{{end}}</ul>
 {{if .Notes}}<details><summary>{{len .Notes}} notes</summary><ul>{{range .Notes}}<li>{{.}}</li>{{end}}</ul></details>{{end}}</section>
