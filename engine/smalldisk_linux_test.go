@@ -60,7 +60,7 @@ func fillDisk(t *testing.T, mode ioring.Mode) {
 	s, err := Open(opt)
 	require.NoError(t, err)
 	n := s.NewSession()
-	const keys = 5_000 // whose tombstones, and the commits meanwhile, the reserve has room for
+	const keys = 20_000
 	for i := range keys {
 		require.NoError(t, n.Put(key64(i), []byte("small")))
 	}

@@ -30,6 +30,10 @@ import (
 // spare, never both, and a segment that was discarded may be there again, with its
 // own bytes or with those of the segment that it has become meanwhile. Nobody may
 // look at it in either case, see Device.Discard; the next Discard takes it.
+//
+// Beside the spares, which the log may use up, a small file is kept, the ballast: a
+// metadata file that finds no room, such as the one that says how a store was closed,
+// gets half of what the ballast has. It is as large as ever when there is room again.
 
 const (
 	// sparePrefix begins the name of a blank spare, recycledPrefix that of one that
@@ -37,7 +41,12 @@ const (
 	sparePrefix    = "spare"
 	recycledPrefix = "recycled"
 	// reserveMax bounds the reserve in segments: 64 GiB of the usual ones.
-	reserveMax = 1024
+	reserveMax  = 1024
+	ballastName = "ballast"
+	// ballastMax bounds it, which is a sixteenth of a segment otherwise; ballastLeast
+	// is what is worth keeping: a block.
+	ballastMax   = 256 << 10
+	ballastLeast = 4 << 10
 )
 
 // spare is a file of the reserve.
@@ -88,6 +97,9 @@ func (r *reserver) run() {
 	r.group.Go(func() {
 		v.trimSpares()
 		err := v.makeSpares()
+		if err == nil {
+			v.fillBallast()
+		}
 		v.short.Store(isFull(err))
 		v.spareless.Store(err != nil && !isFull(err))
 		r.mu.Lock()
@@ -201,12 +213,15 @@ func (v *volume) takeSpare(segment string) (s spare, ok bool) {
 }
 
 // instead removes a spare and calls f while nobody makes a new one, so that there
-// is room for something small that has to be written. Without a spare it returns
-// err.
+// is room for something small that has to be written. Without a spare the ballast
+// has to do; without either it returns err.
 func (v *volume) instead(err error, f func() error) error {
 	v.create.Lock()
 	defer v.create.Unlock()
 	if len(v.spares) == 0 {
+		if v.cutBallast() {
+			return f()
+		}
 		return err
 	}
 	gone := v.unlink(v.spares[0].name)
@@ -227,6 +242,52 @@ func (v *volume) makeRoom() bool {
 	}
 	v.setSpares(v.spares[1:])
 	return true
+}
+
+// fillBallast gives the ballast its whole size. Where that fails it is tried again
+// with the next spares.
+func (v *volume) fillBallast() {
+	v.create.Lock()
+	defer v.create.Unlock()
+	size := min(v.segmentSize()/16, ballastMax)
+	if v.stuck() != nil || v.ballastSize() >= size {
+		return
+	}
+	fd, err := openAt(int(v.dir.Fd()), ballastName, unix.O_RDWR|unix.O_CREAT)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	_ = allocate(fd, size)
+}
+
+// cutBallast gives half of the ballast back to the file system, all of it where that
+// would be less than a block; false if there is none. The caller holds create.
+func (v *volume) cutBallast() bool {
+	size := v.ballastSize()
+	if size == 0 {
+		return false
+	}
+	half := size / 2 &^ (ballastLeast - 1)
+	if half == 0 {
+		return v.unlink(ballastName) == nil
+	}
+	fd, err := openAt(int(v.dir.Fd()), ballastName, unix.O_RDWR)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return retry(func() error { return unix.Ftruncate(fd, half) }) == nil
+}
+
+// ballastSize is what the ballast has in bytes, 0 if there is none.
+func (v *volume) ballastSize() int64 {
+	var st unix.Stat_t
+	err := unix.Fstatat(int(v.dir.Fd()), ballastName, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return 0
+	}
+	return st.Size
 }
 
 // adoptSpares takes over what an earlier process has reserved or kept, and removes

@@ -48,11 +48,18 @@ func TestDisk_Reserve_DiskFull(t *testing.T) {
 	require.Zero(t, n)
 	fillUp(t, filler+"2")
 	require.ErrorIs(t, do(t, d, ioring.Write, 2*testSegment, filled(4096, 'c')), unix.ENOSPC)
+	for range 2 {
+		require.NoError(t, d.WriteMeta("b", filled(100, 'd')), "the ballast has room for what is small")
+		fillUp(t, filler+"3")
+	}
 	reserved(0, true)
 	require.NoError(t, os.Remove(filler))
+	require.NoError(t, os.Remove(filler+"3"))
 	require.NoError(t, os.Remove(filler+"2"))
 	require.NoError(t, d.Discard(testSegment))
 	require.NoError(t, d.RemoveMeta("a"))
+	require.NoError(t, d.RemoveMeta("b"))
+	require.NoError(t, os.Remove(filepath.Join(options.Dir, "ballast")), "four segments are what fits")
 	reserved(2, false)
 	require.NoError(t, do(t, d, ioring.Write, 2*testSegment, filled(4096, 'c')))
 	require.NoError(t, do(t, d, ioring.Sync, 0, nil))
