@@ -83,4 +83,4 @@ func TestCommit_Attests(t *testing.T) {
 }
 
 // waitLong bounds waits for what comes in milliseconds on a free machine.
-const waitLong = 20e9
+const waitLong = 120e9

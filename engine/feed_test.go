@@ -729,7 +729,7 @@ func TestFeed_Model_Crash(t *testing.T) {
 func feedModelRun(t *testing.T, device func() ioring.Device) {
 	seed := newSeed(t)
 	const keys = 4000
-	phases, rounds := 3, 60
+	phases, rounds := 3, 24
 	if testing.Short() || raceEnabled {
 		phases, rounds = 2, 15
 	}

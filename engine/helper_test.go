@@ -69,7 +69,7 @@ func waitFor(t testing.TB, what string, done <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(waitLong):
 		t.Fatalf("%s does not come to an end", what)
 	}
 }
