@@ -17,7 +17,7 @@ var (
 	simSeeds   = flag.Int("sim.seeds", 100, "how many seeds TestSim runs; 0: until -sim.time has passed")
 	simTime    = flag.Duration("sim.time", 0, "how long TestSim goes on, at most; 0: no limit")
 	simFirst   = flag.Uint64("sim.first", 0, "the first seed of TestSim; 0 draws one")
-	simSeed    = flag.Uint64("sim.seed", 0, "run this seed only, see TestSim_Seed")
+	simSeed    = flag.Uint64("sim.seed", 1, "run this seed only, see TestSim_Seed")
 	simLives   = flag.Int("sim.lives", 0, "lives of the one simulation; 0: as its seed says")
 	simOps     = flag.Int("sim.ops", 0, "operations of each client in a life, at most; 0: as its seed says")
 	simClients = flag.Int("sim.clients", 0, "clients, at most; 0: as its seed says")

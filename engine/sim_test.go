@@ -99,9 +99,6 @@ func simReport(t *testing.T, p simPlan, err error) {
 
 // TestSim_Seed runs one simulation, which the flags describe.
 func TestSim_Seed(t *testing.T) {
-	if *simSeed == 0 {
-		t.Skip("no -sim.seed")
-	}
 	p, err := simPlanOfFlags()
 	require.NoError(t, err)
 	var trace func(string)
