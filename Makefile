@@ -136,6 +136,7 @@ nightly: ## the same for hours: NIGHTLY (4h) of simulation, five minutes of each
 	$(GO) test -count=1 -timeout 24h -run 'TestSim$$' -v ./engine -sim.seeds 0 -sim.time $(NIGHTLY)
 	@GO="$(GO)" .ci/fuzz 5m
 	$(GO) test $(RING) -count=1 -timeout 4h -run TestLinearizable -v ./client -linear.histories 2000
+	$(GO) test $(RING) -count=1 -timeout 4h -run TestMetamorphic ./engine -metamorphic.seeds 200
 	$(GO) test $(RING) -count=1 -timeout 12h -run TestCrash ./engine -crash.cuts 20000 -crash.flips 0
 	$(GO) test $(RING) -count=1 -timeout 4h -run 'TestKill$$' ./daemon/rskvd -v -kill.rounds 1000
 	$(MAKE) soak SOAK=30m

@@ -178,8 +178,8 @@ func (c *simClient) answer(k *simCall, op *Op) {
 }
 
 func simOpName(op *Op) string {
-	name := map[OpKind]string{OpGet: "get", OpExists: "exists", OpPut: "put", OpDelete: "delete", OpCompareAndSwap: "cas",
-		OpAdd: "add", OpAppend: "append", OpUpdate: "update"}[op.Kind]
+	name := map[OpKind]string{OpGet: "get", OpExists: "exists", OpTTL: "ttl", OpPut: "put", OpDelete: "delete", OpCompareAndSwap: "cas",
+		OpAdd: "add", OpAppend: "append", OpUpdate: "update", OpExpire: "expire"}[op.Kind]
 	switch {
 	case op.If == IfAbsent:
 		return name + " if absent"
