@@ -444,7 +444,7 @@ func (d *Disk) rot(rng *rand.Rand) {
 	s := d.segments[pick(rng, d.segments)]
 	at := rng.Int64N(d.opt.SegmentSize)
 	first := at / sector * sector
-	change := func(b []byte) {}
+	var change func(b []byte)
 	switch rng.IntN(3) {
 	case 0:
 		bit := byte(1) << rng.IntN(8)
