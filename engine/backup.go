@@ -515,7 +515,7 @@ func (p *receiver) take(fr frame) error {
 		p.files++
 		p.left, p.off = int64(fr.place), 0
 		return p.to.file(string(fr.payload))
-	case fr.kind == frameData && int64(fr.place) == p.off && int64(len(fr.payload)) <= p.left:
+	case fr.kind == frameData && p.left > 0 && int64(fr.place) == p.off && int64(len(fr.payload)) <= p.left:
 		p.off += int64(len(fr.payload))
 		p.left -= int64(len(fr.payload))
 		return p.to.data(fr.payload)
@@ -541,6 +541,11 @@ func (p *receiver) takeManifest(b []byte) error {
 	if err != nil || m.StoreID != p.info.StoreID || len(m.Spans) == 0 || m.Spans[len(m.Spans)-1].End == 0 {
 		return badBackup("manifest: %w", errors.Join(err, errChecksum))
 	}
+	for _, s := range m.Spans {
+		if sectorEnd(s.End) != s.End { // where no commit group ends, and no device writes to
+			return badBackup("manifest: the log of generation %d ends at %v", s.Generation, s.End)
+		}
+	}
 	p.m = m
 	p.info.Begin, p.info.Tail = m.Begin.Bytes(), m.Spans[len(m.Spans)-1].End.Bytes()
 	return p.to.begin(m)
@@ -552,7 +557,7 @@ func (p *receiver) takeLog(fr frame) error {
 	base := p.nextPage()
 	span, _ := p.m.SpanOf(max(base, p.m.Begin))
 	stop := min(base+units, span.End)
-	if int64(fr.place) != base.Bytes() || int64(len(fr.payload)) != int64(stop-base)*record.Unit {
+	if stop <= base || int64(fr.place) != base.Bytes() || int64(len(fr.payload)) != int64(stop-base)*record.Unit {
 		return badBackup("frame %d: %d bytes of log at 0x%x, expected 0x%x", p.number-1, len(fr.payload), fr.place, base.Bytes())
 	}
 	p.at = stop
@@ -606,6 +611,8 @@ type restorer struct {
 func (t *restorer) begin(m *manifest.Manifest) (err error) {
 	if t.dev == nil {
 		t.dev, err = ioring.Open(ioring.Options{Dir: t.opt.Dir, Mode: t.opt.IO, SegmentSize: 1 << m.SegmentBits, BufferBytes: bufferBytes(0)})
+	} else if page := int64(1) << m.PageBits; page > t.dev.SegmentSize() {
+		err = fmt.Errorf("%w: pages of %d bytes do not fit segments of %d", ErrBadOptions, page, t.dev.SegmentSize())
 	}
 	return err
 }

@@ -209,12 +209,17 @@ func decodeCheckpoint(b []byte) (c CheckpointInfo, err error) {
 	if xxhash.Sum64(body) != le.Uint64(b[len(body):]) || len(body) != checkpointFixed+cookie+counts+expiry {
 		return c, errChecksum
 	}
-	return CheckpointInfo{
+	c = CheckpointInfo{
 		Kind: CheckpointKind(le.Uint32(b[12:])), Version: le.Uint64(b[16:]),
 		Time:  time.UnixMilli(int64(le.Uint64(b[24:]))),
 		Begin: int64(le.Uint64(b[32:])), Tail: int64(le.Uint64(b[40:])), Keys: int64(le.Uint64(b[48:])),
 		Bytes: int64(le.Uint64(b[56:])), Cookie: body[checkpointFixed : checkpointFixed+cookie],
 		snapshot: le.Uint64(b[64:]), start: record.Addr(le.Uint64(b[72:])), end: record.Addr(le.Uint64(b[80:])),
 		counts: body[checkpointFixed+cookie:][:counts], expiry: body[checkpointFixed+cookie+counts:],
-	}, nil
+	}
+	if c.Tail < 0 || c.Tail >= record.AddrEnd.Bytes() || c.Begin < 0 || c.Begin > c.Tail ||
+		c.start > c.end || c.end > record.Addr(c.Tail/record.Unit) {
+		return CheckpointInfo{}, fmt.Errorf("log from 0x%x to 0x%x, snapshot from %v to %v", c.Begin, c.Tail, c.start, c.end)
+	}
+	return c, nil
 }

@@ -250,7 +250,7 @@ func (c *checkpointer) committing() (time.Duration, error) {
 	}
 	var usable bool
 	var err error
-	c.reader, c.closer, usable, err = s.openSnapshot(s.mu.manifest, snapshotName(c.info.snapshot), c.info.start)
+	c.reader, c.closer, usable, err = s.openSnapshot(s.mu.manifest, &c.info)
 	if err == nil && !usable {
 		err = errors.Join(errSnapshot, c.closer())
 	}

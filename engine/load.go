@@ -123,7 +123,7 @@ func (l *indexLoad) step() time.Duration {
 func (l *indexLoad) load(b *loadBlock) (err error) {
 	r, body := l.reader, b.body
 	for i := range b.rows {
-		if body, _, err = l.s.index.LoadRow(body, b.row+uint64(i), r.bits); err != nil {
+		if body, _, err = l.s.index.LoadRow(body, b.row+uint64(i), r.bits, r.end); err != nil {
 			if errors.Is(err, index.ErrFull) {
 				return err
 			}

@@ -164,6 +164,9 @@ func (s *Store) chooseVersion(m *manifest.Manifest, list []CheckpointInfo, end *
 	for n > 0 && m.Spans[n-1].Start >= tail {
 		n--
 	}
+	if n == 0 {
+		return nil, corrupt("committed log", tail, fmt.Errorf("no span of the log reaches checkpoint %d", version))
+	}
 	m.Spans = m.Spans[:n]
 	s.recovery.Discarded += int64(*end-tail) * record.Unit
 	*end, m.Spans[n-1].End = tail, tail
@@ -212,7 +215,7 @@ func (s *Store) loadNewest(m *manifest.Manifest, list []CheckpointInfo, end reco
 		if c.snapshot == 0 || c.end > end {
 			continue
 		}
-		ok, err := s.loadSnapshot(m, snapshotName(c.snapshot), c.start)
+		ok, err := s.loadSnapshot(m, &c)
 		if ok {
 			s.recovery.from = max(c.start, m.Begin)
 			s.recovery.snapshotBytes, s.recovery.Snapshot = c.Bytes, c.Version

@@ -131,27 +131,29 @@ type snapshotReader struct {
 	name string
 	// bits and anchor are those of the index that was copied.
 	bits, anchor uint8
+	end          record.Addr // all entries point below it
 	row          uint64
 	sum          uint64 // entries seen
 	buf          []byte
 }
 
-// openSnapshot checks the header of a snapshot. usable is false if it is sound
+// openSnapshot checks the header of the snapshot of a checkpoint. usable is false if it is sound
 // but cannot be used for this log, or for the index that is asked for.
-func (s *Store) openSnapshot(m *manifest.Manifest, name string, start record.Addr) (r *snapshotReader, done func() error, usable bool, err error) {
+func (s *Store) openSnapshot(m *manifest.Manifest, c *CheckpointInfo) (r *snapshotReader, done func() error, usable bool, err error) {
+	name := snapshotName(c.snapshot)
 	in, err := s.dev.OpenMeta(name)
 	if err != nil {
 		return nil, nil, false, fmt.Errorf("open %s: %w", name, err)
 	}
-	if r, err = newSnapshotReader(in, m, name, start); err != nil {
+	if r, err = newSnapshotReader(in, m, c); err != nil {
 		return nil, nil, false, errors.Join(err, in.Close())
 	}
 	return r, in.Close, s.indexFits(m, r.anchor), nil
 }
 
-// newSnapshotReader checks the header of a snapshot.
-func newSnapshotReader(in ioring.MetaReader, m *manifest.Manifest, name string, start record.Addr) (r *snapshotReader, err error) {
-	r = &snapshotReader{in: io.NewSectionReader(in, 0, in.Size()), name: name}
+// newSnapshotReader checks the header of the snapshot of a checkpoint.
+func newSnapshotReader(in ioring.MetaReader, m *manifest.Manifest, c *CheckpointInfo) (r *snapshotReader, err error) {
+	r = &snapshotReader{in: io.NewSectionReader(in, 0, in.Size()), name: snapshotName(c.snapshot), end: c.end}
 	header := make([]byte, snapshotHeader)
 	if _, err := io.ReadFull(r.in, header); err != nil {
 		return nil, r.damaged(err)
@@ -160,7 +162,7 @@ func newSnapshotReader(in ioring.MetaReader, m *manifest.Manifest, name string, 
 	switch {
 	case string(header[:8]) != snapshotMagic || !manifest.Readable(le.Uint32(header[8:])) ||
 		le.Uint64(header[48:]) != xxhash.Sum64(header[:48]),
-		!bytes.Equal(header[16:32], m.StoreID[:]), record.Addr(le.Uint64(header[32:])) != start:
+		!bytes.Equal(header[16:32], m.StoreID[:]), record.Addr(le.Uint64(header[32:])) != c.start:
 		return nil, r.damaged(errSnapshot)
 	}
 	r.bits, r.anchor = header[12], header[13]
@@ -185,6 +187,9 @@ func (r *snapshotReader) next() (first uint64, rows int, body []byte, err error)
 		return 0, 0, nil, r.damaged(errSnapshot)
 	}
 	whole := snapshotBlock + length + 8
+	if at, _ := r.in.Seek(0, io.SeekCurrent); int64(length+8) > r.in.Size()-at { // of a section: never fails
+		return 0, 0, nil, r.damaged(io.ErrUnexpectedEOF)
+	}
 	if cap(r.buf) < whole {
 		r.buf = append(make([]byte, 0, whole), head...)
 	}
@@ -213,8 +218,8 @@ func (r *snapshotReader) damaged(err error) error {
 
 // loadSnapshot fills the index. It returns false if the snapshot cannot be used;
 // with an error the index is undefined.
-func (s *Store) loadSnapshot(m *manifest.Manifest, name string, start record.Addr) (ok bool, err error) {
-	r, done, usable, err := s.openSnapshot(m, name, start)
+func (s *Store) loadSnapshot(m *manifest.Manifest, c *CheckpointInfo) (ok bool, err error) {
+	r, done, usable, err := s.openSnapshot(m, c)
 	if err != nil {
 		return false, err
 	}

@@ -264,7 +264,7 @@ func (v *verifier) checkSnapshot(name string, info CheckpointInfo) (usable bool,
 		return false, err
 	}
 	defer in.Close()
-	r, err := newSnapshotReader(in, v.m, name, info.start)
+	r, err := newSnapshotReader(in, v.m, &info)
 	if err != nil {
 		return false, err
 	}

@@ -295,7 +295,7 @@ func TestGrow_Snapshot(t *testing.T) {
 		src := rows
 		for row := range uint64(1 << bits) {
 			var err error
-			src, _, err = y.LoadRow(src, row, bits)
+			src, _, err = y.LoadRow(src, row, bits, record.AddrEnd)
 			require.NoError(t, err)
 		}
 		require.Empty(t, src)
@@ -308,13 +308,13 @@ func TestGrow_Snapshot(t *testing.T) {
 	y := openIndex(t, Options{Bits: bits + 1, Overflow: 1 << 10})
 	require.NoError(t, y.Reset(bits+1, bits))
 	for row := range uint64(1) << size {
-		_, _, err := y.LoadRow(x.AppendRow(nil, row, size), row, size)
+		_, _, err := y.LoadRow(x.AppendRow(nil, row, size), row, size, record.AddrEnd)
 		require.NoError(t, err)
 	}
 	requireSame(t, y, newest)
 	// An entry that cannot stand in that row.
 	row := binary.LittleEndian.AppendUint64([]byte{1, 0}, 1<<tagShift|100)
-	_, _, err := y.LoadRow(row, 3, bits+1)
+	_, _, err := y.LoadRow(row, 3, bits+1, record.AddrEnd)
 	require.ErrorIs(t, err, ErrRows)
 }
 

@@ -65,9 +65,10 @@ func appendEntry(dst []byte, first, end int, e uint64) []byte {
 }
 
 // LoadRow puts the entries of a row of 2^bits, from the begin of src, into the
-// index, where none of them may be, and returns the rest. Nobody else uses the
-// index, which has the anchor of the one they come from, except to load other rows.
-func (x *Index) LoadRow(src []byte, row uint64, bits uint8) (rest []byte, entries int, err error) {
+// index, where none of them may be, and returns the rest. They point below until.
+// Nobody else uses the index, which has the anchor of the one they come from, except
+// to load other rows.
+func (x *Index) LoadRow(src []byte, row uint64, bits uint8, until record.Addr) (rest []byte, entries int, err error) {
 	if len(src) < 2 {
 		return nil, 0, ErrRows
 	}
@@ -79,7 +80,7 @@ func (x *Index) LoadRow(src []byte, row uint64, bits uint8) (rest []byte, entrie
 	for i := range n {
 		e := binary.LittleEndian.Uint64(src[8*i:])
 		hash := row&(1<<x.anchor-1) | e>>tagShift<<x.anchor
-		if e&(tentative|moving) != 0 || Address(e) < record.FirstAddr || hash&(1<<bits-1) != row {
+		if e&(tentative|moving) != 0 || Address(e) < record.FirstAddr || Address(e) >= until || hash&(1<<bits-1) != row {
 			return nil, 0, ErrRows
 		}
 		if err := x.load(hash, e, &to); err != nil {

@@ -144,12 +144,15 @@ func (m *Manifest) validate() error {
 	case m.IndexAnchor > 40 || m.IndexBits > 40 || m.IndexBits != 0 && m.IndexBits < m.IndexAnchor:
 		return fmt.Errorf("%w: index of 2^%d buckets anchored at %d", ErrDamaged, m.IndexBits, m.IndexAnchor)
 	}
+	if m.Begin >= record.AddrEnd {
+		return fmt.Errorf("%w: the log begins at %v", ErrDamaged, m.Begin)
+	}
 	pageUnits := record.Addr(1)<<m.PageBits/record.Unit - 1
 	var last Span
 	for i, s := range m.Spans {
 		open := s.End == 0 && i == len(m.Spans)-1
 		if s.Generation <= last.Generation || s.Generation > m.Generation ||
-			s.Start&pageUnits != 0 || s.Start < last.End || !open && s.End < s.Start {
+			s.Start&pageUnits != 0 || s.Start < last.End || max(s.Start, s.End) >= record.AddrEnd || !open && s.End < s.Start {
 			return fmt.Errorf("%w: span %d (generation %d, %v to %v)", ErrDamaged, i, s.Generation, s.Start, s.End)
 		}
 		last = s

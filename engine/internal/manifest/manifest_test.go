@@ -112,20 +112,22 @@ func TestDecode_Version(t *testing.T) {
 func TestDecode_Nonsense(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*Manifest){
-		"small page":            func(m *Manifest) { m.PageBits = 17 },
-		"large page":            func(m *Manifest) { m.PageBits = 23 },
-		"segment below page":    func(m *Manifest) { m.SegmentBits = 19 },
-		"huge segment":          func(m *Manifest) { m.SegmentBits = 41 },
-		"huge index":            func(m *Manifest) { m.IndexBits = 41 },
-		"huge anchor":           func(m *Manifest) { m.IndexAnchor = 41 },
-		"index below anchor":    func(m *Manifest) { m.IndexAnchor, m.IndexBits = 16, 15 },
-		"generation twice":      func(m *Manifest) { m.Spans[1].Generation = 1 },
-		"generation going back": func(m *Manifest) { m.Spans[2].Generation = 2 },
-		"generation to come":    func(m *Manifest) { m.Spans[2].Generation = 6 },
-		"start inside a page":   func(m *Manifest) { m.Spans[1].Start++ },
-		"overlap":               func(m *Manifest) { m.Spans[1].Start = 2 * pageUnits },
-		"end before start":      func(m *Manifest) { m.Spans[1].End = 3*pageUnits - 1 },
-		"open in the middle":    func(m *Manifest) { m.Spans[1].End = 0 },
+		"small page":             func(m *Manifest) { m.PageBits = 17 },
+		"large page":             func(m *Manifest) { m.PageBits = 23 },
+		"segment below page":     func(m *Manifest) { m.SegmentBits = 19 },
+		"huge segment":           func(m *Manifest) { m.SegmentBits = 41 },
+		"huge index":             func(m *Manifest) { m.IndexBits = 41 },
+		"huge anchor":            func(m *Manifest) { m.IndexAnchor = 41 },
+		"index below anchor":     func(m *Manifest) { m.IndexAnchor, m.IndexBits = 16, 15 },
+		"generation twice":       func(m *Manifest) { m.Spans[1].Generation = 1 },
+		"generation going back":  func(m *Manifest) { m.Spans[2].Generation = 2 },
+		"generation to come":     func(m *Manifest) { m.Spans[2].Generation = 6 },
+		"start inside a page":    func(m *Manifest) { m.Spans[1].Start++ },
+		"overlap":                func(m *Manifest) { m.Spans[1].Start = 2 * pageUnits },
+		"end before start":       func(m *Manifest) { m.Spans[1].End = 3*pageUnits - 1 },
+		"begin beyond addresses": func(m *Manifest) { m.Begin = 1 << 47 },
+		"end beyond addresses":   func(m *Manifest) { m.Spans[1].End, m.Spans[2].Start = 1<<47, 1<<60 },
+		"open in the middle":     func(m *Manifest) { m.Spans[1].End = 0 },
 	} {
 		m := sample()
 		change(m)

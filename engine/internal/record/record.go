@@ -75,6 +75,9 @@ const (
 // FirstAddr is the lowest address a record can have; lower ones are marks.
 const FirstAddr Addr = 4
 
+// AddrEnd is behind all addresses there can be.
+const AddrEnd Addr = 1 << 47
+
 // Bytes returns the address as a byte offset in the log.
 func (a Addr) Bytes() int64 { return int64(a) * Unit }
 
