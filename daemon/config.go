@@ -194,7 +194,7 @@ func (l *loader) file(f settingsFile) {
 	keys := slices.Collect(maps.Keys(content))
 	slices.SortFunc(keys, func(a, b string) int { return lineOf(data, a) - lineOf(data, b) })
 	for _, key := range keys {
-		place := fmt.Sprintf("%s:%d: %s", path, lineOf(data, key), key)
+		place := fmt.Sprintf("%s:%d: %s", path, lineOf(data, key), oneLine(key))
 		s, ok := settingByName(key)
 		if !ok || s.name == "config" || s.flagOnly() {
 			l.add(fmt.Errorf("%s: no such setting", place))
@@ -228,6 +228,15 @@ func scalar(v any) (string, bool) {
 		return strconv.FormatBool(v), true
 	}
 	return "", false
+}
+
+// oneLine returns a text that stands in a line: as it is, or in quotes if it would not
+// be seen as it is.
+func oneLine(s string) string {
+	if q := strconv.Quote(s); q[1:len(q)-1] != s {
+		return q
+	}
+	return s
 }
 
 // joined writes a TOML array of strings the way a flag would have it.
@@ -339,17 +348,17 @@ func (c Config) Validate() error {
 			setting = "more_sockets"
 		}
 		if n := len(d.path); n > ipc.MaxSocketPath {
-			bad("%s: %s is %d bytes long, a socket's path can have %d", setting, d.path, n, ipc.MaxSocketPath)
+			bad("%s: %s is %d bytes long, a socket's path can have %d", setting, oneLine(d.path), n, ipc.MaxSocketPath)
 		}
 		if i > 0 && (d.path == c.adminPath() || slices.ContainsFunc(c.doors()[:i], func(o door) bool { return o.path == d.path })) {
-			bad("more_sockets: %s is the path of another socket", d.path)
+			bad("more_sockets: %s is the path of another socket", oneLine(d.path))
 		}
 	}
 	if n := len(c.adminPath()); n > ipc.MaxSocketPath {
-		bad("admin_socket: %s is %d bytes long, a socket's path can have %d", c.AdminSocket, n, ipc.MaxSocketPath)
+		bad("admin_socket: %s is %d bytes long, a socket's path can have %d", oneLine(c.AdminSocket), n, ipc.MaxSocketPath)
 	}
 	if c.adminPath() == c.Socket {
-		bad("admin_socket: %s is the path of the data socket", c.AdminSocket)
+		bad("admin_socket: %s is the path of the data socket", oneLine(c.AdminSocket))
 	}
 	return errors.Join(problems...)
 }

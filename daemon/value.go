@@ -91,7 +91,7 @@ func (v sizeValue[T]) Set(s string) error {
 		return err
 	}
 	if n < v.min || n > v.max {
-		return fmt.Errorf("%s is not between %s and %s", s, formatSize(v.min), formatSize(v.max))
+		return fmt.Errorf("%s is not between %s and %s", strings.TrimSpace(s), formatSize(v.min), formatSize(v.max))
 	}
 	*v.p = T(n)
 	return nil
@@ -108,7 +108,7 @@ func (v ratioValue) Set(s string) error {
 		return fmt.Errorf("%q is not a number", s)
 	}
 	if !(x >= 0 && x <= 1) {
-		return fmt.Errorf("%s is not between 0 and 1", s)
+		return fmt.Errorf("%s is not between 0 and 1", strings.TrimSpace(s))
 	}
 	*v.p = x
 	return nil
@@ -148,7 +148,7 @@ func (v spanValue) Set(s string) error {
 		return fmt.Errorf("%q is not a duration: write 500ms, 10s, 2m", s)
 	}
 	if d != 0 && d < v.min || d < 0 || d > v.max {
-		return fmt.Errorf("%s is neither 0 nor between %s and %s", s, v.min, v.max)
+		return fmt.Errorf("%s is neither 0 nor between %s and %s", strings.TrimSpace(s), v.min, v.max)
 	}
 	*v.p = d
 	return nil
