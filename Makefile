@@ -93,7 +93,7 @@ dev: build ## what to run while changing things: build, vet, and the short tests
 
 pre-commit: check dev ## what to run before a commit
 
-fuzz: ## run every fuzz target for FUZZTIME (10s)
+fuzz: ## run every fuzz target for FUZZTIME (10s), two at a time
 	@GO="$(GO)" .ci/fuzz $(FUZZTIME)
 
 run: build ## start a daemon in the foreground, in a temporary directory
