@@ -147,15 +147,19 @@ func TestBackup_Ahead(t *testing.T) {
 	}
 	w.send(append(burst, request(9, "backup", "close")...))
 	all := make([]byte, total)
-	for range len(parts) {
+	for range len(parts) + 1 { // answers come in any order
 		a := w.must()
 		require.Empty(t, a.code, a.reason)
+		if a.id == 9 {
+			require.Equal(t, total, a.result.(map[string]any)["bytes"])
+			continue
+		}
 		at, ok := parts[a.id]
 		require.True(t, ok, "answer %d", a.id)
 		delete(parts, a.id)
 		copy(all[at:], a.result.([]byte))
 	}
-	require.Equal(t, total, w.must().result.(map[string]any)["bytes"])
+	require.Empty(t, parts)
 	_, err := engine.VerifyBackup(bytes.NewReader(all))
 	require.NoError(t, err)
 	_, err = engine.VerifyBackup(bytes.NewReader(all[:total-1]))
