@@ -10,6 +10,7 @@ import (
 	"hash"
 	"io"
 	"math/bits"
+	"strconv"
 	"strings"
 	"time"
 
@@ -533,7 +534,8 @@ func (p *receiver) isNext(name string) bool {
 	if p.files == 0 {
 		return name == checkpointName(p.info.Version)
 	}
-	return p.files == 1 && strings.HasPrefix(name, snapshotPrefix)
+	number, err := strconv.ParseUint(strings.TrimPrefix(name, snapshotPrefix), 10, 64)
+	return p.files == 1 && err == nil && name == snapshotName(number)
 }
 
 func (p *receiver) takeManifest(b []byte) error {
