@@ -251,8 +251,12 @@ func TestCompact_Suspects(t *testing.T) {
 	s := openOn(t, newMem(), func(o *Options) { o.Memory = 33 << 20 })
 	n := s.NewSession()
 	const keys = 120_000
+	writes := uint64(6 * keys)
+	if raceEnabled {
+		writes = 3 * keys
+	}
 	versions := make([]uint64, keys)
-	for number := uint64(1); number < 6*keys; number++ {
+	for number := uint64(1); number < writes; number++ {
 		i := rng.IntN(keys)
 		versions[i] = number
 		if number%(keys/8) == 0 {
