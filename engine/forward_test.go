@@ -44,6 +44,10 @@ func TestForward_Stays(t *testing.T) {
 			s := openOn(t, newMem(), nil)
 			n := s.NewSession()
 			const hot, cold, size = 2000, 4000, 1000
+			times := 4 // through the memory
+			if raceEnabled {
+				times = 2
+			}
 			for i := range hot + cold {
 				require.NoError(t, n.Put(key64(i), valueOf(uint64(i), 1, size)))
 			}
@@ -57,7 +61,7 @@ func TestForward_Stays(t *testing.T) {
 			if stopped {
 				require.NoError(t, s.StopTask(TaskForward))
 			}
-			churn(t, s, n, hot, size, 4)
+			churn(t, s, n, hot, size, times)
 			before := s.Stats()
 			for i := range hot + cold {
 				value, err := n.Get(key64(i), nil)
