@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
 	"github.com/spf13/pflag"
@@ -140,7 +141,7 @@ func (l *loader) add(err error) {
 // set gives one setting the value found at a place.
 func (l *loader) set(s setting, text, place string) {
 	if err := s.bind(&l.config).Set(text); err != nil {
-		l.add(fmt.Errorf("%s: %w", place, err))
+		l.add(fmt.Errorf("%s: %s", place, oneLine(err.Error())))
 		return
 	}
 	l.config.origin[s.name] = place
@@ -167,7 +168,7 @@ func (l *loader) read(path string) settingsFile {
 	if _, err := toml.Decode(string(f.text), &f.content); err != nil {
 		var syntax toml.ParseError
 		if errors.As(err, &syntax) {
-			err = fmt.Errorf("%s:%d: %s", path, syntax.Position.Line, syntax.Message)
+			err = fmt.Errorf("%s:%d: %s", path, syntax.Position.Line, oneLine(syntax.Message))
 		}
 		l.add(err)
 		return settingsFile{}
@@ -233,8 +234,8 @@ func scalar(v any) (string, bool) {
 // oneLine returns a text that stands in a line: as it is, or in quotes if it would not
 // be seen as it is.
 func oneLine(s string) string {
-	if q := strconv.Quote(s); q[1:len(q)-1] != s {
-		return q
+	if !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		return strconv.Quote(s)
 	}
 	return s
 }
