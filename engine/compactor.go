@@ -130,8 +130,8 @@ type compactor struct {
 
 	swept record.Addr // up to where the index has been swept
 
-	row     uint64      // of the index, to be swept next
-	drained atomic.Bool // nobody is left in a section that began before the sweep; set by an epoch action
+	row   uint64 // of the index, to be swept next
+	drain grace  // of sections that began before the sweep
 
 	// cycle is a run of passes over the whole log as it was when it began.
 	cycleTail    record.Addr
@@ -421,11 +421,7 @@ func (c *compactor) committing() time.Duration {
 		return 0
 	}
 	c.state, c.row, c.swept = compactSweeping, 0, c.until
-	c.drained.Store(false)
-	c.store.epoch.Bump(func() {
-		c.drained.Store(true)
-		c.task.Wake()
-	})
+	c.drain.begin(c.store, &c.task)
 	return 0
 }
 
@@ -435,7 +431,7 @@ const sweepRows = 4096
 // sweep removes index entries that lead below begin, when everybody has left who
 // may have seen something there.
 func (c *compactor) sweep() time.Duration {
-	if !c.drained.Load() {
+	if !c.drain.over() {
 		return -1
 	}
 	next, removed := c.store.index.Sweep(c.row, sweepRows, c.until)

@@ -60,7 +60,7 @@
 //	recover.go     what Open does with what it finds; replay.go its way over the log,
 //	               load.go over an index snapshot
 //	warm.go        memory filled again after it
-//	rest.go        tasks of an idle store
+//	rest.go        tasks of an idle store; grace.go how tasks wait for sections to end
 //	forward.go     live records kept in memory when their page leaves
 //	growth.go      the index grows
 //	tasks.go       the background tasks, listed, stopped and run by hand

@@ -43,7 +43,7 @@ type order struct {
 	suspects ordered.Keys
 	ops      []Op
 	asking   bool
-	drained  atomic.Bool // set by an epoch action
+	drain    grace // of those who may be adding suspects
 }
 
 const (
@@ -177,11 +177,7 @@ func (o *order) step() time.Duration {
 		return o.lookUp()
 	}
 	if o.within(func() { o.tree.Suspects(&o.suspects, orderSuspects, scanWindowMin) }); o.suspects.Len() > 0 {
-		o.drained.Store(false)
-		o.store.epoch.Bump(func() {
-			o.drained.Store(true)
-			o.task.Wake()
-		})
+		o.drain.begin(o.store, &o.task)
 		return 0
 	}
 	more := false
@@ -219,7 +215,7 @@ func (o *order) grow() {
 // lookUp asks the store for the suspects, when everybody has left who may have been
 // adding one.
 func (o *order) lookUp() time.Duration {
-	if !o.drained.Load() {
+	if !o.drain.over() {
 		return -1
 	}
 	o.ops = o.ops[:0]

@@ -52,8 +52,8 @@ type readCache struct {
 	mean     int64        // size of records that it was made for
 	hitAt    record.Addr  // tail of the log when it was last seen to have answered something
 	hits     uint64       // then
-	old      func() error // frees what was replaced, when drained
-	drained  atomic.Bool  // no section is open that may be reading that
+	old      func() error // frees what was replaced, behind drain
+	drain    grace        // of those who may be reading that
 	why      atomic.Value // string: what it waits for, for nextRun
 }
 
@@ -104,7 +104,7 @@ func (r *readCache) step() time.Duration {
 	}
 	s := r.store
 	if r.old != nil {
-		if !r.drained.Load() {
+		if !r.drain.over() {
 			return time.Millisecond
 		}
 		r.release()
@@ -174,11 +174,7 @@ func (r *readCache) replaced(state cacheState, free func() error) {
 	r.state, r.last, r.lastHits = state, r.cache.Counts(), r.store.stats.cacheHits.Load()
 	r.seen, r.good = 0, 0
 	r.old = free
-	r.drained.Store(false)
-	r.store.epoch.Bump(func() {
-		r.drained.Store(true)
-		r.task.Wake()
-	})
+	r.drain.begin(r.store, &r.task)
 }
 
 func (r *readCache) release() {
