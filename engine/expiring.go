@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -64,15 +66,7 @@ func (x *expiring) add(notes []expiryNote, now int64) {
 }
 
 func (x *expiring) addLocked(expiry, bytes, now int64) {
-	i, found := slices.BinarySearchFunc(x.spans, expiry, func(s expirySpan, e int64) int {
-		switch {
-		case s.until <= e:
-			return -1
-		case s.from > e:
-			return 1
-		}
-		return 0
-	})
+	i, found := findRange(x.spans, expiry, func(s *expirySpan) (from, until int64) { return s.from, s.until })
 	if found {
 		x.spans[i].bytes += bytes
 		return
@@ -249,15 +243,7 @@ func (p *sweptPast) set(from, until record.Addr, swept int64) {
 func (p *sweptPast) at(a record.Addr) int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	i, found := slices.BinarySearchFunc(p.ranges, a, func(r sweptRange, a record.Addr) int {
-		switch {
-		case r.until <= a:
-			return -1
-		case r.from > a:
-			return 1
-		}
-		return 0
-	})
+	i, found := findRange(p.ranges, a, func(r *sweptRange) (from, until record.Addr) { return r.from, r.until })
 	if !found {
 		return 0
 	}
@@ -291,4 +277,18 @@ func (p *sweptPast) restore(b []byte) error {
 		p.set(record.Addr(v[0]), record.Addr(v[1]), v[2])
 	}
 	return nil
+}
+
+// findRange finds which of some ranges, in order and apart, x lies in; if it lies in
+// none, before which it would.
+func findRange[R any, T cmp.Ordered](ranges []R, x T, bounds func(*R) (from, until T)) (i int, found bool) {
+	i = sort.Search(len(ranges), func(i int) bool {
+		_, until := bounds(&ranges[i])
+		return x < until
+	})
+	if i == len(ranges) {
+		return i, false
+	}
+	from, _ := bounds(&ranges[i])
+	return i, from <= x
 }

@@ -271,18 +271,26 @@ func (w *Wheel) spreadLocked() {
 		if w.at&(1<<below-1) != 0 {
 			continue
 		}
-		head := &w.heads[level][w.at>>below&(slots-1)]
-		list := *head
-		*head = 0
-		for list != 0 {
-			c := w.chunk(list)
-			words, used := *c, int(c[0]>>32)
-			list = w.giveLocked(list)
-			w.counts[level] -= used
-			w.count -= used
-			for _, word := range words[1 : 1+used] {
-				w.insertLocked(record.Addr(word&addrMask), w.at+restOf(word, level))
-			}
+		w.emptyLocked(level, int(w.at>>below&(slots-1)), func(word uint64) {
+			w.insertLocked(record.Addr(word&addrMask), w.at+restOf(word, level))
+		})
+	}
+}
+
+// emptyLocked takes all timers out of a slot and hands each to put, which may put it
+// into the same slot again.
+func (w *Wheel) emptyLocked(level, slot int, put func(word uint64)) {
+	head := &w.heads[level][slot]
+	list := *head
+	*head = 0
+	for list != 0 {
+		c := w.chunk(list)
+		words, used := *c, int(c[0]>>32)
+		list = w.giveLocked(list)
+		w.counts[level] -= used
+		w.count -= used
+		for _, word := range words[1 : 1+used] {
+			put(word)
 		}
 	}
 }
@@ -294,20 +302,11 @@ func (w *Wheel) Purge(slot int, a record.Addr) {
 	defer w.mu.Unlock()
 	level := slot / slots
 	head := &w.heads[level][slot%slots]
-	list := *head
-	*head = 0
-	for list != 0 {
-		c := w.chunk(list)
-		words, used := *c, int(c[0]>>32)
-		list = w.giveLocked(list)
-		w.counts[level] -= used
-		w.count -= used
-		for _, word := range words[1 : 1+used] {
-			if record.Addr(word&addrMask) >= a && w.putLocked(head, word) {
-				w.counts[level]++
-			}
+	w.emptyLocked(level, slot%slots, func(word uint64) {
+		if record.Addr(word&addrMask) >= a && w.putLocked(head, word) {
+			w.counts[level]++
 		}
-	}
+	})
 	if w.count == 0 {
 		w.releaseLocked()
 	}
