@@ -329,14 +329,19 @@ func (c *conn) helper() {
 		c.mu.Lock()
 		c.takeEvents()
 		c.takeCompletions()
-		c.settle()
-		if c.flight.unanswered == 0 {
-			c.trim()
-		}
-		c.changed.Broadcast()
-		c.mu.Unlock()
-		c.flush()
+		c.leave()
 	}
+}
+
+// leave sends what has been answered. Called with the lock, which it lets go.
+func (c *conn) leave() {
+	c.settle()
+	if c.flight.unanswered == 0 {
+		c.trim()
+	}
+	c.changed.Broadcast()
+	c.mu.Unlock()
+	c.flush()
 }
 
 // takeCompletions answers every operation that has waited and is done. The

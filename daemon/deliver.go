@@ -63,11 +63,5 @@ func (c *conn) answerCommitted() {
 		return
 	}
 	c.takeEvents()
-	c.settle()
-	if c.flight.unanswered == 0 {
-		c.trim()
-	}
-	c.changed.Broadcast()
-	c.mu.Unlock()
-	c.flush()
+	c.leave()
 }
