@@ -58,6 +58,7 @@ var mayImport = map[string][]string{
 	"rskv/engine/internal/record":    {"rskv/engine/internal/invariant"},
 	"rskv/engine/internal/epoch":     {"rskv/engine/internal/invariant"},
 	"rskv/engine/internal/invariant": {},
+	"rskv/engine/internal/seeds":     {},
 	"rskv/ioring":                    {},
 	"rskv/ioring/iotest":             {"rskv/ioring"},
 	"rskv/ioring/iotest/faultfs":     {},

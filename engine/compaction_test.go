@@ -348,12 +348,10 @@ func TestCompact_MetadataFails(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
-// TestCompact_LargeWaits: the writer of a large value waits for room in the disk
-// budget, and the room for compaction, which does not pass the chunks that are there.
-func TestCompact_LargeWaits(t *testing.T) {
-	s := openOn(t, newMem(), nil)
-	n := s.NewSession()
-	value := make([]byte, 60<<10)
+// closeRoom writes values over one another until those who write more wait for room in
+// the disk budget, which nobody makes.
+func closeRoom(t *testing.T, s *Store, n *Session, value []byte) {
+	t.Helper()
 	for i := range 160 {
 		require.NoError(t, n.Put(key64(i%20), value))
 	}
@@ -361,6 +359,15 @@ func TestCompact_LargeWaits(t *testing.T) {
 	s.compaction.task.Stop() // it would make room
 	require.NoError(t, s.SetDisk(8<<20))
 	require.True(t, s.room.closed.Load() && !s.room.full.Load())
+}
+
+// TestCompact_LargeWaits: the writer of a large value waits for room in the disk
+// budget, and the room for compaction, which does not pass the chunks that are there.
+func TestCompact_LargeWaits(t *testing.T) {
+	s := openOn(t, newMem(), nil)
+	n := s.NewSession()
+	value := make([]byte, 60<<10)
+	closeRoom(t, s, n, value)
 	_, err := n.Delete(key64(0))
 	require.NoError(t, err)
 	before := s.Stats().SpaceWaits

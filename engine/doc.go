@@ -76,7 +76,7 @@
 //	feed.go        what was changed, commit by commit
 //	FORMAT.md      every byte on disk
 //	internal/      record, hlog, index, ordered, epoch, manifest, timers, cache: each
-//	               explains itself
+//	               explains itself; seeds for tests
 //
 // Read session.go first, then batch.go and ops.go; then hlog/log.go and epoch.
 //

@@ -370,13 +370,7 @@ func TestFault_WaitingForRoom(t *testing.T) {
 	s, dev, _ := openFault(t, nil)
 	n := s.NewSession()
 	value := make([]byte, 60<<10)
-	for i := range 160 {
-		require.NoError(t, n.Put(key64(i%20), value))
-	}
-	syncStore(t, s)
-	s.compaction.task.Stop() // it would make room
-	require.NoError(t, s.SetDisk(8<<20))
-	require.True(t, s.room.closed.Load() && !s.room.full.Load())
+	closeRoom(t, s, n, value)
 	var err error
 	before := s.Stats().SpaceWaits
 	done := background(func() { err = n.Put(key64(0), value) })

@@ -700,17 +700,12 @@ func (w *feedWatcher) commit(at int64, group map[string]uint64) error {
 // TestFeed_Model_Pool: beside writers, compaction, growth and restarts, a feed's
 // changes up to a commit do not make the state of that commit.
 func TestFeed_Model_Pool(t *testing.T) {
-	dir := t.TempDir()
-	feedModelRun(t, func() ioring.Device { return openDevice(t, dir, ioring.PReadWrite) })
+	feedModelRun(t, onFiles(t, ioring.PReadWrite))
 }
 
 // TestFeed_Model_Ring: the same over io_uring.
 func TestFeed_Model_Ring(t *testing.T) {
-	if ok, why := ioring.Probe(); !ok {
-		t.Skip(why)
-	}
-	dir := t.TempDir()
-	feedModelRun(t, func() ioring.Device { return openDevice(t, dir, ioring.URing) })
+	feedModelRun(t, onFiles(t, ioring.URing))
 }
 
 // TestFeed_Model_Crash: the same over crashes.

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"flag"
 	"fmt"
-	"math/rand/v2"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,21 +14,12 @@ import (
 	"rskv/engine/internal/hlog"
 	"rskv/engine/internal/index"
 	"rskv/engine/internal/record"
+	"rskv/engine/internal/seeds"
 	"rskv/ioring"
 	"rskv/ioring/iotest"
 )
 
-var seedFlag = flag.Uint64("seed", 0, "seed of the random tests; 0 draws one")
-
-// newSeed draws a seed and prints it, or takes the one of -seed.
-func newSeed(t testing.TB) uint64 {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("replay with -seed %d", seed)
-	return seed
-}
+var newSeed = seeds.New
 
 // newMem returns a device in memory on which a small store fits.
 func newMem() *iotest.Mem {

@@ -49,30 +49,20 @@ func modelBytes(full int64) int64 {
 
 // TestModel_Pool: over pread/pwrite, an operation answers what the map would not.
 func TestModel_Pool(t *testing.T) {
-	dir := t.TempDir()
-	runModel(t, modelBytes(1<<30+64<<20), func() ioring.Device {
-		return openDevice(t, dir, ioring.PReadWrite)
-	})
+	runModel(t, modelBytes(1<<30+64<<20), onFiles(t, ioring.PReadWrite))
 }
 
 // TestModel_Ring: the same over io_uring.
 func TestModel_Ring(t *testing.T) {
-	if ok, why := ioring.Probe(); !ok {
-		t.Skip(why)
-	}
-	dir := t.TempDir()
-	runModel(t, modelBytes(1<<30+64<<20), func() ioring.Device {
-		return openDevice(t, dir, ioring.URing)
-	})
+	runModel(t, modelBytes(1<<30+64<<20), onFiles(t, ioring.URing))
 }
 
 // TestModel_Reordered: the same on a device whose answers come in random order.
 func TestModel_Reordered(t *testing.T) {
-	dir := t.TempDir()
-	seed := uint64(0)
+	device, seed := onFiles(t, ioring.PReadWrite), uint64(0)
 	runModel(t, modelBytes(384<<20), func() ioring.Device {
 		seed++
-		dev := iotest.NewFault(openDevice(t, dir, ioring.PReadWrite), seed)
+		dev := iotest.NewFault(device(), seed)
 		dev.Reorder(12)
 		dev.Inject(iotest.Rule{Kind: ioring.Read, Match: func(_ *ioring.Op, k int) bool { return k%50 == 0 }, Delay: time.Millisecond})
 		return dev
@@ -84,14 +74,21 @@ func TestModel_Reordered(t *testing.T) {
 func TestModel_Expiry(t *testing.T) {
 	for _, mode := range []ioring.Mode{ioring.PReadWrite, ioring.URing} {
 		t.Run(fmt.Sprint(mode), func(t *testing.T) {
-			if ok, why := ioring.Probe(); !ok && mode == ioring.URing {
-				t.Skip(why)
-			}
-			dir := t.TempDir()
 			m := &model{clock: newTestClock()}
-			m.run(t, modelBytes(384<<20), func() ioring.Device { return openDevice(t, dir, mode) })
+			m.run(t, modelBytes(384<<20), onFiles(t, mode))
 		})
 	}
+}
+
+// onFiles returns what opens the device of a store on files, the same each time. It
+// skips the test where there is no io_uring for it.
+func onFiles(t *testing.T, mode ioring.Mode) func() ioring.Device {
+	t.Helper()
+	if ok, why := ioring.Probe(); !ok && mode == ioring.URing {
+		t.Skip(why)
+	}
+	dir := t.TempDir()
+	return func() ioring.Device { return openDevice(t, dir, mode) }
 }
 
 func openDevice(t *testing.T, dir string, mode ioring.Mode) ioring.Device {

@@ -211,17 +211,12 @@ func orderSettled(t testing.TB, s *Store, want int) {
 // order misses a key that is there all the time, or returns one that is not. What was
 // deleted or has expired stays in the index.
 func TestOrder_Model_Pool(t *testing.T) {
-	dir := t.TempDir()
-	orderModel(t, func() ioring.Device { return openDevice(t, dir, ioring.PReadWrite) })
+	orderModel(t, onFiles(t, ioring.PReadWrite))
 }
 
 // TestOrder_Model_Ring: the same over io_uring.
 func TestOrder_Model_Ring(t *testing.T) {
-	if ok, why := ioring.Probe(); !ok {
-		t.Skip(why)
-	}
-	dir := t.TempDir()
-	orderModel(t, func() ioring.Device { return openDevice(t, dir, ioring.URing) })
+	orderModel(t, onFiles(t, ioring.URing))
 }
 
 // orderWriter writes keys of its own: some are always there, some come and go, some

@@ -2,7 +2,6 @@ package cache
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -13,18 +12,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"rskv/engine/internal/record"
+	"rskv/engine/internal/seeds"
 )
 
-var seedFlag = flag.Uint64("seed", 0, "seed of the random tests; 0 draws one")
-
-func newSeed(t *testing.T) uint64 {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("replay with -seed %d", seed)
-	return seed
-}
+var newSeed = seeds.New
 
 func keyAt(at record.Addr) []byte { return fmt.Appendf(nil, "key %d", at) }
 

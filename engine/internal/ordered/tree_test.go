@@ -3,7 +3,6 @@ package ordered
 import (
 	"bytes"
 	"encoding/binary"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -17,18 +16,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"rskv/engine/internal/epoch"
+	"rskv/engine/internal/seeds"
 )
 
-var seedFlag = flag.Uint64("seed", 0, "seed of the random tests; 0 draws one")
-
-func newSeed(t testing.TB) uint64 {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("replay with -seed %d", seed)
-	return seed
-}
+var newSeed = seeds.New
 
 // user is a goroutine's way into a tree.
 type user struct {

@@ -4,26 +4,17 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
-	"flag"
 	"math/rand/v2"
 	"sync"
 	"testing"
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
+
+	"rskv/engine/internal/seeds"
 )
 
-var seedFlag = flag.Uint64("seed", 0, "seed of the random tests; 0 draws one")
-
-// newRand returns a generator whose seed is printed, and replayed by -seed.
-func newRand(t *testing.T) *rand.Rand {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("replay with -seed %d", seed)
-	return rand.New(rand.NewPCG(seed, 0))
-}
+var newRand = seeds.Rand
 
 // memory returns n bytes aligned to a Unit and filled with what a recycled page
 // frame may hold.

@@ -1,26 +1,16 @@
 package timers
 
 import (
-	"flag"
-	"math/rand/v2"
 	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"rskv/engine/internal/record"
+	"rskv/engine/internal/seeds"
 )
 
-var seedFlag = flag.Uint64("seed", 0, "seed of the random tests; 0 draws one")
-
-func newRand(t *testing.T) *rand.Rand {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("replay with -seed %d", seed)
-	return rand.New(rand.NewPCG(seed, 0))
-}
+var newRand = seeds.Rand
 
 const tick = 1 << TickShift
 
