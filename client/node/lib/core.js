@@ -6,7 +6,7 @@
 //          │  in memory     │ on the wire, or │
 //    forgotten, kept here   │ not yet there   │
 
-import { Splitter } from './msgpack.js'
+import { AnswerSplitter } from './answers.js'
 import { AnswerLost, Closed, ConnectionLost, ProtocolError, refused, SessionLost, SessionUnknown } from './errors.js'
 import { DURABLE, ONCE, READ, Request, sync, WRITE } from './request.js'
 
@@ -44,7 +44,7 @@ export class Core {
     this.sent = 0
     this.ids = new Map()
     this.lastID = 1 // 1 is hello's
-    this.splitter = new Splitter(2 * MAX_MESSAGE)
+    this.splitter = new AnswerSplitter(2 * MAX_MESSAGE)
   }
 
   // greet begins a connection. It is up at once, or with the answer to hello.
@@ -85,13 +85,7 @@ export class Core {
 
   // feed takes bytes from the connection. An error says that it is of no more use.
   feed(received) {
-    let messages
-    try {
-      messages = this.splitter.push(received)
-    } catch (e) {
-      throw new ProtocolError(`cannot read the daemon's answer: ${e.message}`)
-    }
-    for (const m of messages) this.#message(m)
+    for (const m of this.splitter.push(received)) this.#message(m)
   }
 
   #message(m) {

@@ -1,7 +1,7 @@
 // A watch without its input and output: what came, and where to go on after a lost connection.
 
+import { AnswerSplitter } from './answers.js'
 import { ConnectionLost, ProtocolError, refused } from './errors.js'
-import { Splitter } from './msgpack.js'
 import { watch } from './request.js'
 
 export class Feed {
@@ -17,19 +17,13 @@ export class Feed {
 
   // begin returns what a new connection begins with.
   begin() {
-    this.splitter = new Splitter(this.most)
+    this.splitter = new AnswerSplitter(this.most)
     return watch(this.prefix, this.at).message(1)
   }
 
   // take takes bytes from the connection and returns what has not come before.
   take(received) {
-    let messages
-    try {
-      messages = this.splitter.push(received)
-    } catch (e) {
-      throw new ProtocolError(`cannot read the daemon's answer: ${e.message}`)
-    }
-    return messages.flatMap((m) => this.#message(m))
+    return this.splitter.push(received).flatMap((m) => this.#message(m))
   }
 
   #message(m) {
