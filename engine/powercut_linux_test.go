@@ -148,7 +148,7 @@ func TestRealFault_PowerCut(t *testing.T) {
 		for backend, mode := range realBackends() {
 			for _, direct := range []bool{true, false} {
 				t.Run(fmt.Sprintf("%s,%s,direct=%t", kind, backend, direct), func(t *testing.T) {
-					disk := mountLoop(t, kind, size)
+					disk := loopfs.ForTest(t, kind, size)
 					c := &powerRun{t: t, disk: disk, mode: mode, direct: direct, rng: rand.New(rand.NewPCG(seed, 9))}
 					for i := range cutWriters {
 						c.writers = append(c.writers, &cutWriter{id: uint64(i + 1)})

@@ -20,21 +20,7 @@ const smallDiskBytes = 64 << 20
 // smallExt4 mounts an ext4 file system of 64 MiB, without blocks reserved for root.
 func smallExt4(t *testing.T) string {
 	t.Helper()
-	return mountLoop(t, loopfs.Ext4, smallDiskBytes).Dir
-}
-
-// mountLoop mounts a real file system for a test.
-func mountLoop(t *testing.T, kind loopfs.Kind, size int64) *loopfs.FS {
-	t.Helper()
-	f, err := loopfs.Mount(t.TempDir(), kind, size)
-	if err != nil {
-		t.Skipf("no %s in a file on this machine: %v", kind, err)
-	}
-	t.Cleanup(func() {
-		_ = f.Thaw()
-		require.NoError(t, f.Unmount())
-	})
-	return f
+	return loopfs.ForTest(t, loopfs.Ext4, smallDiskBytes).Dir
 }
 
 // TestFault_SmallDisk: on a real disk, filled to the brim, something else than

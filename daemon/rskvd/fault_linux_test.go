@@ -240,20 +240,6 @@ func TestFault_FileSize(t *testing.T) {
 	}
 }
 
-// loop mounts a real file system for a test.
-func loop(t *testing.T, kind loopfs.Kind, size int64) *loopfs.FS {
-	t.Helper()
-	f, err := loopfs.Mount(t.TempDir(), kind, size)
-	if err != nil {
-		t.Skipf("no %s in a file on this machine: %v", kind, err)
-	}
-	t.Cleanup(func() {
-		_ = f.Thaw()
-		require.NoError(t, f.Unmount())
-	})
-	return f
-}
-
 // TestFault_Freeze: a disk that stands still for a while stops what is in memory,
 // has the daemon taken for dead, or leaves somebody waiting for ever when it goes
 // on.
@@ -262,7 +248,7 @@ func TestFault_Freeze(t *testing.T) {
 		for _, backend := range backends {
 			t.Run(string(kind)+","+backend, func(t *testing.T) {
 				needRing(t, backend)
-				disk := loop(t, kind, size)
+				disk := loopfs.ForTest(t, kind, size)
 				f := startFaulty(t, filepath.Join(disk.Dir, "data"), nil, []string{"--io", backend, "--commit-interval", "0"})
 				a, waiting := f.dial(), f.dial()
 				a.ask("put", "hot", "here", map[string]any{"sync": true})
@@ -325,7 +311,7 @@ func TestFault_SlowDisk(t *testing.T) {
 	for _, backend := range backends {
 		t.Run(backend, func(t *testing.T) {
 			needRing(t, backend)
-			disk := loop(t, loopfs.Ext4, 96<<20)
+			disk := loopfs.ForTest(t, loopfs.Ext4, 96<<20)
 			device, err := disk.Device()
 			require.NoError(t, err)
 			const rate = 4 << 20

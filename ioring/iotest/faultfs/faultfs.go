@@ -34,6 +34,8 @@ import (
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"rskv/ioring/iotest/mounts"
 )
 
 // Kind is what a program wants done to a file.
@@ -113,7 +115,7 @@ type activeRule struct {
 // Below. Unmount ends it. The error says why this machine has none; mounts that
 // killed runs have left are removed first.
 func Mount(parent string) (*FS, error) {
-	removeStale()
+	mounts.RemoveStale(unix.MNT_FORCE|unix.MNT_DETACH, owner)
 	f := &FS{Dir: parent + "/mnt", Below: parent + "/below"}
 	for _, dir := range []string{f.Dir, f.Below} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
@@ -176,29 +178,10 @@ func (f *FS) Unmount() error {
 	return nil
 }
 
-// removeStale ends the mounts of processes that are gone, or want to go: one that
-// dies with requests of its own in flight waits for its own answers, until the
-// mount is forced away. Nothing here may look below a mount, or it waits as well.
-func removeStale() {
-	text, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		return
-	}
-	for line := range strings.Lines(string(text)) {
-		fields := strings.Fields(line)
-		if len(fields) < 2 {
-			continue
-		}
-		pid, ours := strings.CutPrefix(fields[0], fsName)
-		if !ours {
-			continue
-		}
-		// The memory goes first, and the command line with it.
-		if command, err := os.ReadFile("/proc/" + pid + "/cmdline"); err != nil || len(command) == 0 {
-			_ = unix.Unmount(fields[1], unix.MNT_FORCE|unix.MNT_DETACH)
-		}
-	}
-}
+// owner is the process that made a file system of this kind. One that dies with
+// requests of its own in flight waits for its own answers, until the mount is forced
+// away.
+func owner(source string) (pid string, ours bool) { return strings.CutPrefix(source, fsName) }
 
 // Inject adds a rule behind the others and returns what takes it away again.
 func (f *FS) Inject(rule Rule) (remove func()) {

@@ -13,9 +13,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rskv/ioring/iotest/mounts"
 )
 
 // Kind is a file system's.
@@ -42,7 +45,7 @@ type FS struct {
 // Mount makes a file system of size bytes, with an image and a directory below
 // base. The error says why this machine has none.
 func Mount(base string, kind Kind, size int64) (*FS, error) {
-	removeStale()
+	mounts.RemoveStale(unix.MNT_DETACH, owner)
 	f := &FS{Dir: filepath.Join(base, "mnt"), image: filepath.Join(base, imagePrefix+strconv.Itoa(os.Getpid()))}
 	if err := os.Mkdir(f.Dir, 0o700); err != nil {
 		return nil, err
@@ -61,6 +64,22 @@ func Mount(base string, kind Kind, size int64) (*FS, error) {
 		return nil, fmt.Errorf("%s: %w: %s", mkfs[0], err, out)
 	}
 	return f, f.mount()
+}
+
+// ForTest is Mount until the end of a test, which is skipped where it fails.
+func ForTest(t testing.TB, kind Kind, size int64) *FS {
+	t.Helper()
+	f, err := Mount(t.TempDir(), kind, size)
+	if err != nil {
+		t.Skipf("no %s in a file on this machine: %v", kind, err)
+	}
+	t.Cleanup(func() {
+		_ = f.Thaw()
+		if err := f.Unmount(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	return f
 }
 
 // mount makes the loop device and asks the kernel to drop it with the mount.
@@ -144,27 +163,14 @@ func (f *FS) onDir(do func(fd int) error) error {
 	return do(int(dir.Fd()))
 }
 
-// removeStale unmounts what killed runs have left.
-func removeStale() {
-	mounts, err := os.ReadFile("/proc/self/mounts")
+// owner is the process that mounted a loop device, if it was one with an image of ours.
+func owner(source string) (pid string, ours bool) {
+	if !strings.HasPrefix(source, "/dev/loop") {
+		return "", false
+	}
+	backing, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(source), "loop/backing_file"))
 	if err != nil {
-		return
+		return "", false
 	}
-	for line := range strings.Lines(string(mounts)) {
-		fields := strings.Fields(line)
-		if len(fields) < 2 || !strings.HasPrefix(fields[0], "/dev/loop") {
-			continue
-		}
-		backing, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(fields[0]), "loop/backing_file"))
-		if err != nil {
-			continue
-		}
-		pid, ours := strings.CutPrefix(filepath.Base(strings.TrimSuffix(strings.TrimSpace(string(backing)), " (deleted)")), imagePrefix)
-		if !ours {
-			continue
-		}
-		if command, err := os.ReadFile("/proc/" + pid + "/cmdline"); err != nil || len(command) == 0 {
-			_ = unix.Unmount(fields[1], unix.MNT_DETACH)
-		}
-	}
+	return strings.CutPrefix(filepath.Base(strings.TrimSuffix(strings.TrimSpace(string(backing)), " (deleted)")), imagePrefix)
 }
