@@ -52,8 +52,10 @@
 //	batch.go       Start: groups of operations in one section
 //	pipeline.go    the stages of a group, which hide the memory's latency
 //	allotment.go   room at the tail for what a group appends
-//	ops.go         what each operation does where it finds its record
-//	pending.go     operations that wait for the disk or for their turn
+//	ops.go         what each operation does where it finds its record; modify.go
+//	               those that depend on the present value
+//	pending.go     operations that wait for the disk or for their turn; coldread.go
+//	               the reads they wait for
 //	large.go       values in chunks
 //	commit.go      the commit task; ledger.go what commits say about clients
 //	checkpoint.go  checkpoints; checkpointer.go their task; snapshot.go the index

@@ -133,6 +133,7 @@ var unsafeReasons = map[string]string{
 	"engine/internal/timers/timers.go":          "chunks of blocks outside the heap, which their owner keeps",
 	"engine/large.go":                           "chunks of a value, copied within the epoch",
 	"engine/move.go":                            "a record that was just allocated, before others can reach it",
+	"engine/modify.go":                          "the same, where the present value is read",
 	"engine/ops.go":                             "records where index and log say they are, within the epoch",
 	"engine/pipeline.go":                        "values of a group, copied within the epoch",
 	"engine/readcache.go":                       "copies of records, within the epoch, that count only if they are whole",
