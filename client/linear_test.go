@@ -159,7 +159,9 @@ func runLinear(t *testing.T, seed uint64, histories int, v *linearVictim) {
 	}
 	t.Logf("%d histories: %d answers, %d writes with an unknown end, %d without effect or dropped; %d crashes, %d restarts, %d cuts; %v",
 		histories, counts[0], counts[1], counts[2], v.events[0].Load(), v.events[1].Load(), v.events[2].Load(), &tally)
-	require.Positive(t, tally.cold, "nothing was read from the disk")
+	if histories >= 20 { // a few are over before anything of this need happen
+		require.Positive(t, tally.cold, "nothing was read from the disk")
+	}
 	if histories >= 50 {
 		require.Positive(t, tally.compactions, "nothing was compacted")
 		require.Positive(t, tally.growths, "the index did not grow")

@@ -305,8 +305,9 @@ func FuzzSnapshot(f *testing.F) {
 	})
 }
 
-// fuzzHeap is more than opening the store takes of the heap.
-const fuzzHeap = 24 << 20
+// fuzzHeap is more than opening the store takes of the heap; under the race detector
+// pages and index are there too.
+const fuzzHeap = 24<<20 + heapPages*(64<<20)
 
 // FuzzCommit: bytes that are no commit record are taken for one, or its numbers are
 // those of other bytes.
