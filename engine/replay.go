@@ -323,6 +323,7 @@ func (w *passWorker) raise() error {
 		if done = n; errors.Is(err, index.ErrBusy) {
 			s.opt.Runner.Yield()
 		} else if err != nil {
+			b.n = 0 // pages that have been read already are still looked at
 			return fmt.Errorf("%w: %d bytes hold no index for the keys of this store", ErrMemoryTooSmall, s.opt.Memory)
 		}
 	}
