@@ -485,6 +485,51 @@ func TestGrow_Creators(t *testing.T) {
 	require.NoError(t, x.Free())
 }
 
+// A creator could publish an entry in a row that the splitter has gone over since it
+// claimed the place, where nobody looks for it again. Creators follow the splitter:
+// the row that they want is one of the next to be split.
+func TestGrow_CreatorsAtTheFront(t *testing.T) {
+	const bits = 16
+	rounds := 60
+	if testing.Short() {
+		rounds = 20
+	}
+	seed := testSeed(t)
+	for round := range rounds {
+		x := openIndex(t, Options{Bits: bits, MaxBits: bits + 1, Overflow: 1 << 15})
+		x.grow.trigger.Store(1 << 40)
+		require.True(t, x.begin())
+		var work sync.WaitGroup
+		var created []uint64
+		var there atomic.Bool
+		rnd := rand.New(rand.NewPCG(seed, uint64(round)))
+		work.Go(func() {
+			for there.Store(true); x.Growing(); {
+				front := x.grow.at.Load()/2 + rnd.Uint64N(4)
+				hash := front&(2<<bits-1) | 1<<bits | rnd.Uint64()<<(bits+1)
+				switch slot, e, err := x.FindOrCreate(hash); {
+				case err != nil:
+				case Address(e) != Creating || CAS(slot, e, record.FirstAddr):
+					created = append(created, hash)
+				}
+			}
+		})
+		work.Go(func() {
+			for !there.Load() {
+				runtime.Gosched()
+			}
+			for x.Step() {
+			}
+		})
+		work.Wait()
+		for _, hash := range created {
+			_, e := x.Find(hash)
+			require.NotZero(t, e, "round %d: what was created is not found", round)
+		}
+		require.NoError(t, x.Check())
+	}
+}
+
 // From a few buckets to thousands, with everything going on at once: a reader
 // could miss what was acknowledged before it began, or see an older address; an
 // update could get lost; a snapshot could miss a chain or have it twice.
