@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -314,6 +315,83 @@ func TestFault_EveryCallOfCheckpoint(t *testing.T) {
 		"open of snapshot-00000000000000000002", "read in snapshot-00000000000000000002", "close of snapshot-00000000000000000002", "removal of snapshot-00000000000000000001"} {
 		require.Contains(t, failed, want)
 	}
+}
+
+// TestCheckpoint_Close: a store that is closed while a checkpoint is read back names it
+// all the same, leaves its file open, or does not answer those who asked for it or for
+// the next one.
+func TestCheckpoint_Close(t *testing.T) {
+	mem := newMem()
+	reading := make(chan struct{})
+	var once sync.Once
+	dev := &slowMeta{Device: keepOpen{mem}, read: func() {
+		once.Do(func() { close(reading) })
+		time.Sleep(time.Millisecond)
+	}}
+	s := openOn(t, dev, func(o *Options) { o.Memory, o.IndexBits = 64<<20, 16 })
+	n := s.NewSession()
+	for i := range 1000 {
+		require.NoError(t, n.Put(key64(i), nil))
+	}
+	n.Close()
+	const askers = 4
+	answers := make(chan error, askers)
+	ask := func() {
+		_, err := s.Checkpoint(context.Background(), CheckpointOptions{Kind: FullCheckpoint})
+		answers <- err
+	}
+	go ask()
+	<-reading
+	for range askers - 1 {
+		go ask()
+	}
+	require.NoError(t, s.Close())
+	ended := 0
+	for range askers {
+		if err := <-answers; err != nil {
+			require.ErrorIs(t, err, ErrClosed)
+			ended++
+		}
+	}
+	require.Zero(t, dev.open.Load(), "a file was left open")
+	s = openOn(t, mem, nil)
+	list, err := s.Checkpoints()
+	require.NoError(t, err)
+	require.Len(t, list, askers-ended)
+	require.EqualValues(t, 1000, s.Len())
+	require.NoError(t, s.Close())
+}
+
+// slowMeta is a device that calls read before each read in a metadata file, and counts
+// how many are open.
+type slowMeta struct {
+	ioring.Device
+	read func()
+	open atomic.Int64
+}
+
+type slowReader struct {
+	ioring.MetaReader
+	dev *slowMeta
+}
+
+func (d *slowMeta) OpenMeta(name string) (ioring.MetaReader, error) {
+	r, err := d.Device.OpenMeta(name)
+	if err != nil {
+		return nil, err
+	}
+	d.open.Add(1)
+	return &slowReader{r, d}, nil
+}
+
+func (r *slowReader) ReadAt(b []byte, off int64) (int, error) {
+	r.dev.read()
+	return r.MetaReader.ReadAt(b, off)
+}
+
+func (r *slowReader) Close() error {
+	r.dev.open.Add(-1)
+	return r.MetaReader.Close()
 }
 
 type noRandomness struct{}

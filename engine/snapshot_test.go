@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -111,6 +112,19 @@ func TestRecovery_Snapshot(t *testing.T) {
 		b[at] ^= 16
 		require.NoError(t, damaged.WriteMeta(name, b))
 		check(reopen(damaged, nil), first.Version)
+	}
+	// It holds, but counts another number of entries than it has; or has no end.
+	for _, change := range []func(b []byte) []byte{
+		func(b []byte) []byte { b[len(b)-16]++; return b },
+		func(b []byte) []byte { return b[:len(b)-snapshotBlock-8] },
+	} {
+		lying := image()
+		b, err := lying.ReadMeta(name)
+		require.NoError(t, err)
+		b = change(bytes.Clone(b))
+		sealSnapshot(b)
+		require.NoError(t, lying.WriteMeta(name, b))
+		check(reopen(lying, nil), first.Version)
 	}
 	missing := image()
 	require.NoError(t, missing.RemoveMeta(name))
