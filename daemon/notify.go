@@ -121,7 +121,7 @@ const stageFlush engine.Stage = "writing what is in memory"
 // a request of its own, until ctx ends. every is the time after which it will be
 // taken for dead without a word.
 func (s *server) watch(ctx context.Context, n notifier, every time.Duration) {
-	ticker := time.NewTicker(every / 3)
+	ticker := time.NewTicker(every / 2)
 	defer ticker.Stop()
 	ill := false
 	for {

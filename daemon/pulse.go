@@ -67,11 +67,21 @@ func (p *pulse) run(ctx context.Context, every time.Duration, tick func() (more 
 		if !tick() && !asked {
 			p.resting.Store(true)
 			if !p.asked.Load() { // else by somebody who has not seen the rest
-				wait = restMax
+				wait = restLeft(time.Now())
 			}
 		}
 		timer.Reset(wait)
 	}
+}
+
+// restLeft is the time to the next full restMax of the wall clock, when the engine's
+// tasks look too: one wake-up for all.
+func restLeft(now time.Time) time.Duration {
+	left := restMax - time.Duration(now.UnixNano()%int64(restMax))
+	if left <= time.Second {
+		left += restMax
+	}
+	return left
 }
 
 // tick is one tick of the server's pulse.

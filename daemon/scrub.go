@@ -15,10 +15,6 @@ import (
 // more, it is the disk that has to be looked at.
 const scrubTold = 100
 
-// scrubLook is how often it is looked at least whether a scrub is due: the wall
-// clock goes on while a machine sleeps.
-const scrubLook = time.Minute
-
 // scrubber runs scrubs of the store, one at a time: asked for by clients, or
 // every scrub_interval.
 type scrubber struct {
@@ -81,14 +77,17 @@ func (s *scrubber) open(ctx context.Context, store *engine.Store) {
 		case <-timer.C:
 		case <-s.look:
 		}
-		wait := scrubLook
-		if interval := s.settings().ScrubInterval; interval > 0 {
-			left := interval - s.since(opened)
-			if left <= 0 {
-				_ = s.start(s.settings().ScrubRate) // one that runs already is as good
-			} else {
-				wait = min(wait, left)
-			}
+		interval := s.settings().ScrubInterval
+		if interval <= 0 {
+			continue // until that is changed
+		}
+		// It is looked now and then at least: the wall clock goes on while a machine
+		// sleeps.
+		wait := restLeft(time.Now())
+		if left := interval - s.since(opened); left > 0 {
+			wait = min(wait, left)
+		} else {
+			_ = s.start(s.settings().ScrubRate) // one that runs already is as good
 		}
 		timer.Reset(wait)
 	}

@@ -17,12 +17,22 @@ import (
 // forwards. A larger jump while the store is open is more likely a mistake, and
 // would expire what nobody can bring back: it is reported and not followed, until
 // the store is opened again.
+//
+// The wall is looked at by whoever asks for the time of a key, if that was not done
+// for a while; so a store that nobody asks has no timer for it, and its first
+// operation after a machine's sleep has the right time already. The expire task
+// looks too, and is the one that reports.
 type storeClock struct {
 	clock Clock
 	log   *slog.Logger
 	// ahead is what is added to the monotonic clock, in ms. Atomic; only rises.
 	ahead atomic.Int64
-	told  bool // of a jump that is not followed; owned by the task that calls follow
+	// lookAt is the monotonic time from which on the wall is to be looked at again.
+	// Atomic; raised by who takes it upon himself.
+	lookAt atomic.Int64
+	// followed is the jumps that were followed and not reported yet, in ms. Atomic.
+	followed atomic.Int64
+	told     bool // of a jump that is not followed; owned by the task that calls follow
 }
 
 const (
@@ -30,6 +40,8 @@ const (
 	clockJumpMax = time.Hour
 	// clockStep is the smallest: below, it is how the two clocks are read.
 	clockStep = time.Second
+	// clockLook is how long the wall is not looked at again.
+	clockLook = time.Second
 )
 
 // init starts the clock; mark is the time of the last commit, 0 for none.
@@ -60,20 +72,36 @@ func (c *storeClock) raise(t int64) {
 	}
 }
 
-// follow compares the clock with the wall. One task calls it now and then.
+// fresh is now, after a look at the wall if it is time for one. It may be called
+// inside a section: it does not report.
+func (c *storeClock) fresh() int64 {
+	mono := c.clock.Monotonic()
+	if at := c.lookAt.Load(); mono >= at && c.lookAt.CompareAndSwap(at, mono+int64(clockLook)) {
+		c.catchUp()
+	}
+	return c.ahead.Load() + mono/int64(time.Millisecond)
+}
+
+// catchUp follows the wall if that is ahead, and says how far it was; negative:
+// behind.
+func (c *storeClock) catchUp() (jump time.Duration) {
+	if jump = ms(c.clock.Wall() - c.now()); jump >= clockStep && jump <= clockJumpMax {
+		c.followed.Add(jump.Milliseconds())
+		c.raise(c.clock.Wall())
+	}
+	return jump
+}
+
+// follow looks at the wall and reports. One task calls it now and then.
 func (c *storeClock) follow() {
-	jump := ms(c.clock.Wall() - c.now())
-	switch {
-	case jump > clockJumpMax || jump < -clockJumpMax:
-		if !c.told {
+	jump := c.catchUp()
+	if n := c.followed.Swap(0); n > 0 {
+		c.log.Info("the wall clock is ahead and is followed", slog.Duration("jump", ms(n)))
+	}
+	if far := jump.Abs() > clockJumpMax; far != c.told {
+		if c.told = far; far {
 			c.log.Warn("the wall clock has jumped and is not followed: keys expire by the time that has passed since the store was opened",
 				slog.Duration("jump", jump))
 		}
-		c.told = true
-		return
-	case jump >= clockStep:
-		c.log.Info("the wall clock is ahead and is followed", slog.Duration("jump", jump))
-		c.raise(c.clock.Wall())
 	}
-	c.told = false
 }

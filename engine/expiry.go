@@ -59,7 +59,7 @@ func (c *contents) word1() uint64 { return record.Word1(c.kind, len(c.value), c.
 // now is the clock as of some moment of the present section, or of the last.
 func (s *Session) now() int64 {
 	if s.clock == 0 {
-		s.clock = s.store.clock.now()
+		s.clock = s.store.clock.fresh()
 	}
 	return s.clock
 }
@@ -69,7 +69,7 @@ func (s *Session) late(deadline int64) bool {
 	if deadline == 0 {
 		return false
 	}
-	s.clock = s.store.clock.now()
+	s.clock = s.store.clock.fresh()
 	return s.clock >= deadline
 }
 

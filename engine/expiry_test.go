@@ -486,3 +486,29 @@ func TestClock(t *testing.T) {
 	c.raise(now + 1500)
 	require.Equal(t, now+1500, c.now())
 }
+
+// TestClock_Fresh: who asks for the time of a key does not see that the machine was
+// asleep, or asks for the wall clock each time.
+func TestClock_Fresh(t *testing.T) {
+	clock := newTestClock()
+	opt := Options{Clock: clock}
+	require.Error(t, errors.Join(opt.check()))
+	var c storeClock
+	c.init(&opt, 0)
+	now := c.fresh()
+	require.Equal(t, clock.Wall(), now)
+	clock.wall.Add(5000)
+	require.Equal(t, now, c.fresh(), "it has just been looked at")
+	clock.move(clockLook.Milliseconds())
+	require.Equal(t, now+6000, c.fresh())
+	require.EqualValues(t, 5000, c.followed.Load())
+	c.follow()
+	require.Zero(t, c.followed.Load(), "to be reported once")
+
+	clock.move(clockLook.Milliseconds())
+	clock.wall.Add(2 * time.Hour.Milliseconds())
+	require.Equal(t, now+7000, c.fresh(), "a jump of more than an hour")
+	clock.wall.Add(-4 * time.Hour.Milliseconds())
+	clock.move(clockLook.Milliseconds())
+	require.Equal(t, now+8000, c.fresh(), "it has followed the wall back")
+}

@@ -400,7 +400,7 @@ func (k *keyScan) lookUp(more func() int, each func(*logRecord) error) error {
 			return err
 		}
 	}
-	now := k.s.clock.now()
+	now := k.s.clock.fresh()
 	for i := range k.found {
 		if !k.ops[i].Found {
 			continue
@@ -481,7 +481,7 @@ func (s *Store) countKeys(ctx context.Context) (n Count, err error) {
 	}
 	defer func() { k.close(err) }()
 	k.all = true
-	now := s.clock.now()
+	now := s.clock.fresh()
 	// Of what has expired those are counted that the sweeper has yet to count out.
 	var counted Count
 	err = k.run(ctx, func() int { return scanGroup }, func(r *logRecord) error {

@@ -44,17 +44,25 @@ type readCache struct {
 
 	// Owned by the step.
 	state    cacheState
-	last     cache.Counts // when the step last judged
-	lastHits uint64       // of the store, then
-	patience int          // how often watching has to see that it is worth it before it is on
-	seen     int          // how often it has
-	good     int          // looks in a row at which it was worth it
-	mean     int64        // size of records that it was made for
-	hitAt    record.Addr  // tail of the log when it was last seen to have answered something
-	hits     uint64       // then
-	old      func() error // frees what was replaced, behind drain
-	drain    grace        // of those who may be reading that
-	why      atomic.Value // string: what it waits for, for nextRun
+	last     cache.Counts  // when the step last judged
+	lastHits uint64        // of the store, then
+	patience int           // how often watching has to see that it is worth it before it is on
+	seen     int           // how often it has
+	good     int           // looks in a row at which it was worth it
+	mean     int64         // size of records that it was made for
+	hitAt    record.Addr   // tail of the log when it was last seen to have answered something
+	hits     uint64        // then
+	old      func() error  // frees what was replaced, behind drain
+	drain    grace         // of those who may be reading that
+	activity cacheActivity // at the last look while it was on
+	why      atomic.Value  // string: what it waits for, for nextRun
+}
+
+// cacheActivity is what moves while the cache is used, or may lose its use.
+type cacheActivity struct {
+	counts cache.Counts
+	hits   uint64
+	tail   record.Addr
 }
 
 type cacheState uint8
@@ -126,9 +134,20 @@ func (r *readCache) step() time.Duration {
 	}
 	if r.state == cacheOn {
 		r.extend()
-		return cacheTick
+		return r.tick()
 	}
 	return -1
+}
+
+// tick says how long to wait until the next look while it is on: where nothing is
+// read and nothing written, that is no matter.
+func (r *readCache) tick() time.Duration {
+	seen := cacheActivity{r.cache.Counts(), r.store.stats.cacheHits.Load(), r.store.log.Tail()}
+	if seen == r.activity {
+		return r.store.restLeft()
+	}
+	r.activity = seen
+	return cacheTick
 }
 
 // start begins to watch, or, in tests, has it on from the beginning.

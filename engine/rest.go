@@ -15,8 +15,7 @@ import (
 //	commit       all that was written is durable, and a commit attests that
 //	checkpoint   none is due, and the log has not moved since the last look
 //	compaction   the same
-//	expiry       no key in memory expires, and the log has not moved; it goes on
-//	             looking at the wall clock, but less often
+//	expiry       the log has not moved; until the first key in memory expires
 //	order        no key is in doubt, and the log has not moved
 //
 // Who rests says so first and then looks whether something has been written; a
@@ -33,6 +32,16 @@ const (
 // restMax bounds the rest of those who look: what becomes due without a write,
 // because the disk has changed, is seen within it.
 const restMax = time.Minute
+
+// restLeft is the time to the next full restMax of the wall clock: where several
+// rest, they look together, which wakes the process once and not once for each.
+func (s *Store) restLeft() time.Duration {
+	left := restMax - ms(s.opt.Clock.Wall()%restMax.Milliseconds())
+	if left <= time.Second {
+		left += restMax
+	}
+	return left
+}
 
 // rests is who rests, as bits. Atomic; read by every section that writes.
 type rests struct{ bits atomic.Uint32 }
@@ -77,7 +86,11 @@ type look struct {
 // has not moved for that long, until a writer wakes it. Writes that do not move the
 // log wake it once in poll at most.
 func (l *look) after(s *Store, bit uint32, poll time.Duration) time.Duration {
-	if tail := s.log.Tail(); tail != l.tail || !l.waited {
+	tail := s.log.Tail()
+	if tail == l.tail && s.rests.bits.Load()&bit != 0 {
+		return s.restLeft() // nobody has ended its rest
+	}
+	if tail != l.tail || !l.waited {
 		l.tail, l.waited = tail, true
 		return poll
 	}
@@ -87,5 +100,5 @@ func (l *look) after(s *Store, bit uint32, poll time.Duration) time.Duration {
 		s.rests.end(bit)
 		return poll
 	}
-	return restMax
+	return s.restLeft()
 }

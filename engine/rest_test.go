@@ -27,6 +27,9 @@ func (r *stepCounter) Start(name string, step func() time.Duration) Task {
 	})
 }
 
+// looks is how many tasks look again when a minute is full.
+const looks int64 = 4
+
 // TestRest_Idle: the tasks of an idle store go on looking whether there is something
 // to do, or miss that there is.
 func TestRest_Idle(t *testing.T) {
@@ -44,12 +47,12 @@ func TestRest_Idle(t *testing.T) {
 		require.Eventually(t, resting, 20*time.Second, interval, "somebody does not rest")
 		before := r.steps.Load()
 		time.Sleep(50 * interval)
-		if n := r.steps.Load() - before; n > 2 {
+		if n := r.steps.Load() - before; n > looks {
 			r.names.Range(func(name, n any) bool {
 				t.Logf("%s: %d steps in all", name, n.(*atomic.Int64).Load())
 				return true
 			})
-			require.LessOrEqual(t, n, int64(2), "steps of an idle store")
+			require.LessOrEqual(t, n, looks, "steps of an idle store")
 		}
 	}
 	// A read does not wake anybody, a delete in place does.
@@ -59,6 +62,29 @@ func TestRest_Idle(t *testing.T) {
 	_, err = n.Delete(key64(1))
 	require.NoError(t, err)
 	require.False(t, resting())
+	n.Close()
+	require.NoError(t, s.Close())
+}
+
+// TestRest_Timers: a store whose keys expire some day goes on looking at them, or, when
+// it rests, misses one that expires before them.
+func TestRest_Timers(t *testing.T) {
+	r := &stepCounter{Runner: GoRunner()}
+	s := openOn(t, newMem(), func(o *Options) { o.Runner, o.CommitInterval = r, 10*time.Millisecond })
+	n := s.NewSession()
+	put := func(key int, ttl time.Duration) {
+		require.NoError(t, n.one(&Op{Kind: OpPut, Key: key64(key), Value: valueOf(1, uint64(key), 100), TTL: ttl.Milliseconds()}))
+	}
+	resting := func() bool { return s.rests.bits.Load() == restCommit|restCheckpoint|restCompact|restExpire }
+	put(1, time.Hour)
+	require.Eventually(t, resting, 20*time.Second, time.Millisecond)
+	before := r.steps.Load()
+	time.Sleep(10 * sweepTick)
+	require.LessOrEqual(t, r.steps.Load()-before, looks, "steps of an idle store")
+	put(2, 4*sweepTick) // while it waits for the first
+	require.EqualValues(t, 2, s.Len())
+	require.Eventually(t, func() bool { return s.Len() == 1 }, 20*time.Second, time.Millisecond, "it has expired and is counted")
+	require.Eventually(t, resting, 20*time.Second, time.Millisecond)
 	n.Close()
 	require.NoError(t, s.Close())
 }
@@ -106,22 +132,23 @@ func TestRest_LeadBetween(t *testing.T) {
 // TestLook: writes that do not move the log wake a task again and again, or one that
 // rests is not told of those that do.
 func TestLook(t *testing.T) {
-	s := openOn(t, newMem(), nil)
-	n := s.NewSession()
+	s, n, clock, _ := openTimed(t)
+	full := restMax - time.Duration(clock.Wall())*time.Millisecond%restMax // those who rest look together
 	require.NoError(t, n.Put(key64(1), valueOf(1, 1, 8)))
-	var l look
-	require.Equal(t, time.Second, l.after(s, restCompact, time.Second), "the log has moved")
-	require.Equal(t, restMax, l.after(s, restCompact, time.Second))
-	require.NotZero(t, s.rests.bits.Load()&restCompact)
+	var l look // with the bit of a task that this store does not have
+	require.Equal(t, time.Second, l.after(s, restOrder, time.Second), "the log has moved")
+	require.Equal(t, full, l.after(s, restOrder, time.Second))
+	require.Equal(t, full, l.after(s, restOrder, time.Second), "nobody has ended its rest")
+	require.NotZero(t, s.rests.bits.Load()&restOrder)
 	tail := s.log.Tail()
 	require.NoError(t, n.Put(key64(1), valueOf(1, 2, 8)))
 	require.Equal(t, tail, s.log.Tail(), "in place")
-	require.Zero(t, s.rests.bits.Load()&restCompact, "woken")
-	require.Equal(t, time.Second, l.after(s, restCompact, time.Second), "at once it would be woken by the next")
-	require.Zero(t, s.rests.bits.Load()&restCompact)
+	require.Zero(t, s.rests.bits.Load()&restOrder, "woken")
+	require.Equal(t, time.Second, l.after(s, restOrder, time.Second), "at once it would be woken by the next")
+	require.Zero(t, s.rests.bits.Load()&restOrder)
 	require.NoError(t, n.Put(key64(2), valueOf(2, 1, 8)))
-	require.Equal(t, time.Second, l.after(s, restCompact, time.Second), "the log has moved")
-	require.Equal(t, restMax, l.after(s, restCompact, time.Second))
+	require.Equal(t, time.Second, l.after(s, restOrder, time.Second), "the log has moved")
+	require.Equal(t, full, l.after(s, restOrder, time.Second))
 	require.Greater(t, s.log.Tail(), record.Addr(0))
 	n.Close()
 	require.NoError(t, s.Close())

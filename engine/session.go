@@ -174,6 +174,14 @@ func (s *Session) exit() {
 	}
 }
 
+// leave ends a writer's section that has changed nothing for which those who rest
+// would have to be woken.
+func (s *Session) leave() {
+	s.slot.Exit()
+	s.writing = false
+	s.slot.EndWrite()
+}
+
 // count makes sure that an op that is done has been counted. Effects are counted
 // in their own section, before the door; this is for those that had none.
 func (s *Session) count(op *Op) {

@@ -90,10 +90,8 @@ const (
 	// memory to be looked for.
 	purgeMin  = 1 << 16
 	sweepTick = (1 << timers.TickShift) * time.Millisecond
-	// sweepRest is how often the clock is compared with the wall although nothing is
-	// written and nothing expires: the next key to expire may be given too little
-	// time by one that a suspended machine has left behind.
-	sweepRest = 3 * time.Second
+	// sweepPoll is how often it looks while the log moves and nothing expires.
+	sweepPoll = time.Second
 )
 
 func (w *sweeper) init(s *Store) {
@@ -165,7 +163,7 @@ func (w *sweeper) step() time.Duration {
 	}
 	s := w.store
 	if mono := s.opt.Clock.Monotonic(); mono >= w.followAt {
-		w.followAt = mono + int64(time.Second)
+		w.followAt = mono + int64(clockLook)
 		s.clock.follow()
 	}
 	w.mu.Lock()
@@ -173,7 +171,7 @@ func (w *sweeper) step() time.Duration {
 	w.mu.Unlock()
 	if s.Err() != nil || asked == 0 && s.tasks.stopped(TaskExpire) {
 		w.answer(asked)
-		return time.Second
+		return s.restLeft() // or until it is started, or asked
 	}
 	settled, ended := w.round()
 	if !ended {
@@ -183,10 +181,25 @@ func (w *sweeper) step() time.Duration {
 	w.answer(asked)
 	w.purge()
 	w.claim()
-	if w.wheel.Len() > 0 || len(w.again) > 0 {
+	return w.rest()
+}
+
+// rest says how long to wait when nothing is due: where nothing is written, until the
+// first timer comes.
+func (w *sweeper) rest() time.Duration {
+	switch {
+	case len(w.again) > 0:
 		return sweepTick
+	case w.wheel.Len() == 0:
+		return w.idle.after(w.store, restExpire, sweepPoll)
 	}
-	return min(w.idle.after(s, restExpire, time.Second), sweepRest)
+	// The wheel is asked after the rest has begun: an earlier timer that comes behind
+	// that ends it.
+	wait := w.idle.after(w.store, restExpire, sweepTick)
+	if left := w.wheel.Next() - w.store.clock.now(); left < wait.Milliseconds() {
+		wait = max(ms(left), sweepTick)
+	}
+	return wait
 }
 
 // round goes on with a round: it sweeps some of what is due. If that has ended it,
@@ -309,7 +322,8 @@ func (w *sweeper) settle(until int64) {
 	if until < before || until == before && from == uint64(w.lowest) && w.pending.Load() == 0 || n.enter(true) != nil {
 		return
 	}
-	n.live -= w.pending.Swap(0)
+	pending := w.pending.Swap(0)
+	n.live -= pending
 	w.until.Store(until)
 	w.from.Store(uint64(w.lowest))
 	head := s.log.Head()
@@ -317,6 +331,10 @@ func (w *sweeper) settle(until int64) {
 		w.past.set(w.head, head, before)
 	}
 	w.head = head
+	if pending == 0 {
+		n.leave() // time has passed, no more
+		return
+	}
 	n.exit()
 }
 

@@ -194,7 +194,7 @@ func (s *Store) nextRun(name TaskName) string {
 		return "when the index is full, limit: " + s.index.Stats().Limit.String()
 	case TaskExpire:
 		if n := s.sweep.wheel.Len(); n > 0 {
-			return fmt.Sprintf("%d keys in memory that expire, looked at every %v", n, sweepTick)
+			return fmt.Sprintf("%d keys in memory that expire, looked at every %v while there are writes", n, sweepTick)
 		}
 		return "until a key that expires is written"
 	case TaskCache:

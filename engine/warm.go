@@ -67,7 +67,10 @@ func (w *warmer) step() time.Duration {
 		w.end()
 		return -1
 	}
-	w.store.sweep.note(w.notes)
+	if len(w.notes) > 0 {
+		w.store.sweep.note(w.notes)
+		w.store.sweep.task.Wake() // it may wait for a later one
+	}
 	w.store.sweep.warm.Store(uint64(w.page))
 	w.pages++
 	w.store.stats.warmed.Add(uint64(len(w.frame)))

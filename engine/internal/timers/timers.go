@@ -20,6 +20,7 @@ package timers
 
 import (
 	"fmt"
+	"math"
 	"math/bits"
 	"sync"
 	"sync/atomic"
@@ -293,6 +294,28 @@ func (w *Wheel) emptyLocked(level, slot int, put func(word uint64)) {
 			put(word)
 		}
 	}
+}
+
+// Next returns the time, in ms since 1970, before which Due has nothing; later than
+// any clock for an empty wheel. It may have nothing then either, and know better.
+func (w *Wheel) Next() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.due != 0 {
+		return 0
+	}
+	for level := range levels {
+		if w.counts[level] == 0 {
+			continue
+		}
+		below := level * slotBits
+		for tick := w.at >> below; ; tick++ {
+			if w.heads[level][tick&(slots-1)] != 0 {
+				return (tick<<below + 1) << TickShift
+			}
+		}
+	}
+	return math.MaxInt64
 }
 
 // Purge forgets the timers of addresses below a, in one slot; the number of the

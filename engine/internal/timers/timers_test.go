@@ -41,10 +41,15 @@ func TestWheel_Model(t *testing.T) {
 					}
 				}
 			case 1, 2, 3:
+				before := w.Next()
+				for _, when := range set {
+					require.LessOrEqual(t, before, when>>TickShift<<TickShift+tick, "it would be late")
+				}
 				now += rng.Int64N(spans[rng.IntN(len(spans))])
 				into := make([]record.Addr, 1+rng.IntN(200))
 				for {
 					n, settled := w.Due(now, into)
+					require.True(t, n == 0 || now >= before, "%d ms before Next", before-now)
 					for _, a := range into[:n] {
 						when, known := set[a]
 						if !known {
