@@ -25,9 +25,10 @@ type scanReader struct {
 	memory *ioring.Memory
 	epoch  *epoch.Slot // to look at the log's memory
 	slots  []scanWindow
-	slot   int   // of the present window
-	size   int64 // of the next window in bytes
-	most   int64 // largest window in bytes: holds any record
+	slot   int         // of the present window
+	size   int64       // of the next window in bytes
+	most   int64       // largest window in bytes: holds any record
+	page   record.Addr // units of a page
 }
 
 // scanWindow is a read of a part of a page.
@@ -35,7 +36,10 @@ type scanWindow struct {
 	ioring.Op
 	done       chan struct{} // closed when the read has answered; nil: none
 	base, stop record.Addr
-	copied     bool // it comes from memory
+	from       record.Addr // what was asked for; behind it all is of one span
+	seed       record.Seed // of that
+	ready      bool        // it is known to have answered, without an error
+	copied     bool        // it comes from memory
 }
 
 const (
@@ -65,6 +69,7 @@ func (s *Store) newTailReader(spans []manifest.Span) (*scanReader, error) {
 }
 
 func (r *scanReader) alloc() (err error) {
+	r.page = record.Addr(r.s.opt.PageSize / record.Unit)
 	if r.memory, err = ioring.AllocMemory(int64(len(r.slots)) * r.room()); err != nil {
 		return fmt.Errorf("read log: %w", err)
 	}
@@ -105,6 +110,9 @@ func (r *scanReader) extend(end record.Addr) bool {
 // next returns the record at or behind a; ok is false at the end. Its image is
 // valid until the next call.
 func (r *scanReader) next(a record.Addr, to *logRecord) (ok bool, err error) {
+	if r.here(a, to) {
+		return true, nil
+	}
 	for len(r.spans) > 1 && a >= r.spans[0].End {
 		r.spans = r.spans[1:]
 	}
@@ -114,37 +122,50 @@ func (r *scanReader) next(a record.Addr, to *logRecord) (ok bool, err error) {
 	a = max(a, r.spans[0].Start)
 	for whole := false; ; whole = true {
 		w, err := r.window(a, whole)
+		if err == nil {
+			err = w.take(a, r.page, r.s.seedAt(a), to)
+			if err == errRecordLength && !whole {
+				continue // read up to the end of the page
+			}
+		}
 		if err != nil {
 			return false, r.failed(a, err)
 		}
-		buf := w.Buf[(a-w.base)*record.Unit:]
-		if w.copied {
-			record.Unmark(buf)
-		}
-		w0, w1 := record.Words(buf)
-		if size := record.Size(w0, w1); size > len(buf) && !whole {
-			continue // read up to the end of the page
-		}
-		if err := r.verify(buf, w0, w1, a); err != nil {
-			return false, r.failed(a, err)
-		}
-		*to = logRecord{addr: a, w0: w0, w1: w1, image: buf[:record.Size(w0, w1)]}
 		return true, nil
 	}
 }
 
-func (r *scanReader) verify(buf []byte, w0, w1 uint64, a record.Addr) error {
+// here is next for a record that is whole in the present window: then what was
+// returned before from it stays valid. False says nothing.
+func (r *scanReader) here(a record.Addr, to *logRecord) bool {
+	w := &r.slots[r.slot]
+	return w.ready && a >= w.from && a < w.stop && w.take(a, r.page, w.seed, to) == nil
+}
+
+// take returns the record at a, which the window holds at least the words of. What
+// was copied from memory is what a get would be answered from, and is not compared
+// with its checksum.
+func (w *scanWindow) take(a, page record.Addr, seed record.Seed, to *logRecord) error {
+	buf := w.Buf[(a-w.base)*record.Unit:]
+	if w.copied {
+		record.Unmark(buf)
+	}
+	w0, w1 := record.Words(buf)
 	size := record.Size(w0, w1)
 	if size > len(buf) {
 		return errRecordLength
 	}
-	if _, _, ok := record.Verify(buf[:size], r.s.seedAt(a), a); !ok {
-		return errChecksum
+	buf = buf[:size]
+	if !w.copied {
+		if _, _, ok := record.Verify(buf, seed, a); !ok {
+			return errChecksum
+		}
 	}
 	isPage := record.KindOf(w1) == record.System && record.KeyLen(w0) == record.TypePage
-	if isPage != (a.Bytes()%int64(r.s.opt.PageSize) == 0) {
+	if isPage != (a&(page-1) == 0) {
 		return errNoHeader
 	}
+	to.addr, to.w0, to.w1, to.image = a, w0, w1, buf
 	return nil
 }
 
@@ -184,6 +205,7 @@ func (r *scanReader) window(a record.Addr, whole bool) (*scanWindow, error) {
 		r.ahead(most)
 	}
 	r.s.opt.Runner.Wait(w.done)
+	w.ready = w.Err == nil
 	return w, w.Err
 }
 
@@ -220,7 +242,7 @@ func (r *scanReader) ask(slot int, a record.Addr, size int64) {
 	base, stop := a.Bytes()&^(r.s.align-1), r.until(a, size)
 	length := (stop.Bytes() - base + r.s.align - 1) &^ (r.s.align - 1)
 	done := make(chan struct{})
-	*w = scanWindow{done: done, base: record.Addr(base / record.Unit), stop: stop, Op: ioring.Op{
+	*w = scanWindow{done: done, base: record.Addr(base / record.Unit), stop: stop, from: a, seed: r.s.seedAt(a), Op: ioring.Op{
 		Kind: ioring.Read, Off: base, Buf: r.memory.Bytes()[int64(slot)*r.room():][:length],
 		Done: func(*ioring.Op) { close(done) },
 	}}
