@@ -214,9 +214,9 @@ type keyScan struct {
 	cut     commitResult
 	session *Session
 	reader  *scanReader
-	ops     []Op
-	images  []byte      // of the records to be looked up
-	found   []logRecord // they
+	found   []logRecord // to be looked up; their images are the reader's
+	standing
+	room []byte // of entries to come
 }
 
 // openScan begins a scan, or goes on with one. whole is whether it will go on to
@@ -357,27 +357,24 @@ func (k *keyScan) run(ctx context.Context, more func() int, each func(*logRecord
 	return nil
 }
 
-// gather reads on until there are n records to be looked up, or enough of them.
+// gather reads on until there are n records to be looked up, or what the reader has
+// in memory ends.
 func (k *keyScan) gather(n int) error {
-	k.images, k.found = k.images[:0], k.found[:0]
-	for len(k.found) < n && len(k.images) < scanWindowMin && (k.stop == 0 || k.at < k.stop) {
-		var r logRecord
-		ok, err := k.reader.next(k.at, &r)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			k.ended = true
-			return nil
-		}
+	k.found = k.found[:0]
+	var r logRecord
+	ok, err := k.reader.next(k.at, &r)
+	if err != nil {
+		return err
+	}
+	if k.ended = !ok; !ok {
+		return nil
+	}
+	for ok {
 		k.at = r.next()
-		if !r.isUser() || record.KindOf(r.w1) == record.Tombstone || !bytes.HasPrefix(r.key(), k.prefix) {
-			continue
+		if r.isUser() && record.KindOf(r.w1) != record.Tombstone && bytes.HasPrefix(r.key(), k.prefix) {
+			k.found = append(k.found, r)
 		}
-		// Later records may be in another window.
-		k.images = append(k.images, r.image...)
-		r.image = nil
-		k.found = append(k.found, r)
+		ok = len(k.found) < n && (k.stop == 0 || k.at < k.stop) && k.reader.here(k.at, &r)
 	}
 	return nil
 }
@@ -385,28 +382,16 @@ func (k *keyScan) gather(n int) error {
 // lookUp calls each for those of the gathered records that are live. If more says
 // that there is enough, the scan goes on from the first that was not told.
 func (k *keyScan) lookUp(more func() int, each func(*logRecord) error) error {
-	k.ops = k.ops[:0]
-	images := k.images
-	for i := range k.found {
-		r := &k.found[i]
-		size := record.Size(r.w0, r.w1)
-		r.image, images = images[:size], images[size:]
-		k.ops = append(k.ops, Op{})
-		k.ops[i].newestRecord(r.addr, k.end, r.key())
-	}
-	k.session.Do(k.ops)
-	for i := range k.ops {
-		if err := k.ops[i].Err; err != nil {
-			return err
-		}
+	if err := k.judge(k.session, k.found, k.end); err != nil {
+		return err
 	}
 	now := k.s.clock.fresh()
 	for i := range k.found {
-		if !k.ops[i].Found {
+		if k.stands[i] == superseded {
 			continue
 		}
 		if k.found[i].expired(now) && !k.all {
-			if !k.ops[i].NewAbsent {
+			if k.stands[i] == newest {
 				continue
 			}
 			if there, err := k.session.Exists(k.found[i].key()); err != nil || !there {
@@ -431,7 +416,7 @@ func (k *keyScan) lookUp(more func() int, each func(*logRecord) error) error {
 // compaction, so it is read as it is now; ok is false if the key is gone.
 func (k *keyScan) entry(r *logRecord, keysOnly bool) (e Entry, ok bool, err error) {
 	if keysOnly {
-		return Entry{Key: bytes.Clone(r.key())}, true, nil
+		return Entry{Key: k.keep(r.key(), nil)}, true, nil
 	}
 	if record.KindOf(r.w1) == record.Big {
 		e.Key = bytes.Clone(r.key())
@@ -443,8 +428,26 @@ func (k *keyScan) entry(r *logRecord, keysOnly bool) (e Entry, ok bool, err erro
 		return e, err == nil, err
 	}
 	n := record.KeyLen(r.w0)
-	b := append(append(make([]byte, 0, n+record.ValueLen(r.w1)), r.key()...), r.value()...)
+	b := k.keep(r.key(), r.value())
 	return Entry{b[:n:n], b[n:]}, true, nil
+}
+
+// entryRoom is how many bytes of memory small entries share: one that is kept keeps
+// no more than that.
+const entryRoom = 4 << 10
+
+// keep copies an entry into memory that will be the caller's.
+func (k *keyScan) keep(key, value []byte) []byte {
+	n := len(key) + len(value)
+	if n > cap(k.room)-len(k.room) {
+		if n > entryRoom/4 {
+			return append(append(make([]byte, 0, n), key...), value...)
+		}
+		k.room = make([]byte, 0, entryRoom)
+	}
+	at := len(k.room)
+	k.room = append(append(k.room, key...), value...)
+	return k.room[at : at+n : at+n]
 }
 
 // Count is what LenExact has found.
