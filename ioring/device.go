@@ -165,15 +165,17 @@ type Device interface {
 	// a smaller number than are kept the others are removed soon.
 	Recycle(segments int)
 	// Prepare asks that the segment with address until-1 be made, of the reserve if
-	// there is one, and, unless it is made of a discarded one, written once with
-	// zeros, so that commits into it are as fast as overwriting: otherwise each has
-	// to tell the file system too that a block is in use. It doubles what is
-	// written, so it is for writers who are slow between commits.
+	// there is one, and, unless it is made of a discarded one, that what nobody has
+	// written of it be written once with zeros, so that commits into it are as fast
+	// as overwriting: otherwise each has to tell the file system too that a block is
+	// in use. It doubles what is written, so it is for writers who are slow between
+	// commits.
 	//
 	// The segment is there when it returns; the writing is done in pieces, with
 	// pauses; a write waits for one piece at most, and what has once been written
-	// is never zeroed. A segment that exists, or lies below the bound of a Discard,
-	// is left alone. While two segments wait to be written nothing more is done.
+	// is never zeroed. A segment that has been prepared, that was there before this
+	// open but for the last two, or lies below the bound of a Discard, is left alone.
+	// While two segments wait to be written nothing more is done.
 	// Failures are only counted; a segment that there was no room for leaves
 	// nothing behind and may be asked for again.
 	Prepare(until int64)

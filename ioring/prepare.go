@@ -3,6 +3,7 @@
 package ioring
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -31,9 +32,14 @@ const (
 // itself: the next write may be one into it.
 //
 //	                      zeroing of one segment
-//	Prepare -> blank -> | zeros | zeros | busy | taken |  .  |  .  |   pieces
+//	Prepare -> blank -> | taken | zeros | busy | taken |  .  |  .  |   pieces
 //	                                      ^       ^
 //	                             one pwrite       a write has begun here first
+//
+// A segment that a write has made, and the last ones that were there before, in
+// which a log goes on, have a zeroing from the start, so that they can be prepared
+// later: of the latter the pieces are taken that are not holes of the file, as blocks
+// are that have room but were never written.
 //
 // What it gains, 4 KiB written and synced at a time on ext4: 5.8-10.2 against
 // 2.5-5.7 k/s into blocks never written, 1.5 to 2.3 times in each of five
@@ -71,7 +77,7 @@ func (p *preparer) ask(until int64) {
 		return
 	}
 	index := (until - 1) >> v.shift
-	if v.has(index) || !p.hasRoom() {
+	if v.prepared(index) || !p.hasRoom() {
 		return // usual when the question is repeated, and cheap
 	}
 	s, file, err := v.makeBlank(index)
@@ -185,8 +191,36 @@ type zeroing struct {
 		sync.Mutex
 		taken []bool // by piece
 		busy  int    // the piece being written, or none
+		given zeroingOwner
 	}
 	free sync.Cond // busy is none
+}
+
+// zeroingOwner says what may still become of a zeroing. It changes once.
+type zeroingOwner uint8
+
+const (
+	nobodys  zeroingOwner = iota // it may be prepared, or discarded
+	prepares                     // the preparer has it, to the end
+	discards                     // the segment's file becomes another one: it is never prepared
+)
+
+// give gives the zeroing away, and reports whether it was still to be had.
+func (z *zeroing) give(to zeroingOwner) bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.mu.given != nobodys {
+		return false
+	}
+	z.mu.given = to
+	return true
+}
+
+// available reports whether it may still be given away.
+func (z *zeroing) available() bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return z.mu.given == nobodys
 }
 
 // newZeroing cuts a segment into pieces.
@@ -232,46 +266,96 @@ func (z *zeroing) end() {
 	z.free.Broadcast()
 }
 
-// makeBlank makes a segment for the preparer and a second file of it, or returns
-// nil if there is nothing to be filled: the segment exists, has been discarded, is
-// made of one that was written before, or nothing is to be written any more. All
-// writes that come later ask its zeroing.
+// makeBlank gives the preparer a segment, which it makes if it does not exist, and
+// a second file of it, or returns nil if there is nothing to be filled: that has been
+// asked for before, the segment has been discarded, is made of one that was written
+// before, or nothing is to be written any more. All writes that come later ask its
+// zeroing.
 func (v *volume) makeBlank(index int64) (*segment, *os.File, error) {
 	v.create.Lock()
 	defer v.create.Unlock()
-	if v.stuck() != nil || v.has(index) || (index+1)<<v.shift <= v.floor {
+	if v.stuck() != nil || (index+1)<<v.shift <= v.floor {
 		return nil, nil, nil
 	}
-	s, written, err := v.newSegment(index)
+	s := v.lookUp(index)
+	made := s == nil
+	if made {
+		var err error
+		if s, err = v.newSegment(index); err != nil {
+			return nil, nil, err
+		}
+	}
+	// From here on a discard removes the file: it does not become another segment.
+	z := s.zeroing.Load()
+	if z == nil || !z.give(prepares) {
+		if made {
+			v.enter(s)
+		}
+		return nil, nil, nil
+	}
+	file, err := v.openAgain(s)
+	switch {
+	case err == nil && made:
+		v.enter(s) // Publish: from here on writes may come.
+	case made:
+		s.release()
+		_ = v.unlink(s.name)
+	case errors.Is(err, unix.ENOENT):
+		return nil, nil, nil // it has just been discarded
+	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("prepare segment %s: %w", s.name, err)
 	}
-	if written {
-		v.enter(s)
-		return nil, nil, nil
-	}
-	// Opened before the segment enters the table: until then nobody can put
-	// another file in its place.
+	return s, file, nil
+}
+
+// openAgain opens the file of a segment once more, for the preparer. The caller
+// holds create, so that no other segment can get its name.
+func (v *volume) openAgain(s *segment) (*os.File, error) {
 	flags := unix.O_WRONLY
 	if v.direct {
 		flags |= directFlag
 	}
 	fd, err := openAt(int(v.dir.Fd()), s.name, flags)
 	if err != nil {
-		s.release()
-		_ = v.unlink(s.name)
-		return nil, nil, fmt.Errorf("prepare segment %s: %w", s.name, err)
+		return nil, err
 	}
-	s.zeroing.Store(newZeroing(v.segmentSize()))
-	v.enter(s) // Publish: from here on writes may come.
-	return s, os.NewFile(uintptr(fd), s.name), nil
+	return os.NewFile(uintptr(fd), s.name), nil
 }
 
-// has tells whether a segment exists.
-func (v *volume) has(index int64) bool {
+// lookUp is a segment of the table, or nil.
+func (v *volume) lookUp(index int64) *segment {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	return v.mu.segments[index] != nil
+	return v.mu.segments[index]
+}
+
+// prepared tells whether a segment exists and there is nothing to be prepared in it.
+func (v *volume) prepared(index int64) bool {
+	s := v.lookUp(index)
+	if s == nil {
+		return false
+	}
+	z := s.zeroing.Load()
+	return z == nil || !z.available()
+}
+
+// findHoles gives a segment that was there before a zeroing, in which the pieces are
+// taken that have been written. Nothing else may use the segment. Where the file
+// system does not tell, there is none.
+func (v *volume) findHoles(s *segment) {
+	z := newZeroing(v.segmentSize())
+	for off := int64(0); off < v.segmentSize(); {
+		begin, end, err := nextData(s.fd, off)
+		if err != nil {
+			return
+		}
+		if end > begin {
+			z.claim(begin, end-begin)
+		}
+		off = end
+	}
+	s.zeroing.Store(z)
 }
 
 // wants tells whether there is any use in going on with a segment.

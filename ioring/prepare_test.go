@@ -3,6 +3,7 @@
 package ioring
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -192,4 +193,74 @@ func TestPreparer_Close(t *testing.T) {
 	st, err := os.Stat(filepath.Join(dir, segmentName(26, 0)))
 	require.NoError(t, err)
 	require.EqualValues(t, size, st.Size())
+}
+
+// A segment that a write has made, or that was there before, must get its zeros, but
+// not where something was written: that would be lost.
+func TestPreparer_HalfWritten(t *testing.T) {
+	dir := t.TempDir()
+	options := Options{Dir: dir, SegmentSize: prepareSegment, BufferBytes: 1 << 20}
+	open := func() *disk {
+		d, err := Open(options)
+		require.NoError(t, err)
+		return d.(*disk)
+	}
+	block := bytes.Repeat([]byte{'a'}, 4096)
+	write := func(d *disk, off int64) {
+		s, err := d.volume.writable(off, 4096)
+		require.NoError(t, err)
+		_, err = s.file.WriteAt(alignedCopy(t, block), off-s.begin)
+		require.NoError(t, err)
+		s.release()
+	}
+	const piece = prepareSegment / piecesMin
+	d := open()
+	for _, off := range []int64{0, 5*piece + 4096, prepareSegment, 3 * prepareSegment} {
+		write(d, off)
+	}
+	d.Prepare(prepareSegment)
+	require.Eventually(t, func() bool { return d.Counters().PrepareBytes == prepareSegment-2*piece }, 30*time.Second, time.Millisecond)
+	d.Prepare(prepareSegment)
+	require.True(t, d.volume.prepared(0))
+	require.False(t, d.volume.prepared(1))
+	require.NoError(t, d.Close())
+
+	d = open()
+	defer func() { require.NoError(t, d.Close()) }()
+	if d.volume.prepared(3) {
+		t.Skip("this file system does not tell which blocks were never written")
+	}
+	require.True(t, d.volume.prepared(1), "not one of the last two")
+	write(d, 3*prepareSegment+9*piece)
+	d.Prepare(4 * prepareSegment)
+	require.Eventually(t, func() bool { return d.Counters().PrepareBytes == prepareSegment-2*piece }, 30*time.Second, time.Millisecond)
+	want := map[int64]bool{0: true, 5*piece + 4096: true, prepareSegment: true, 3 * prepareSegment: true, 3*prepareSegment + 9*piece: true}
+	got := alignedCopy(t, block)
+	for _, index := range []int64{0, 1, 3} {
+		for off := index * prepareSegment; off < (index+1)*prepareSegment; off += 4096 {
+			s, err := d.volume.readable(off)
+			require.NoError(t, err)
+			_, err = s.file.ReadAt(got, off-s.begin)
+			s.release()
+			require.NoError(t, err)
+			require.Equal(t, want[off], bytes.Equal(block, got), "block at %d", off)
+			require.True(t, want[off] || bytes.Count(got, []byte{0}) == 4096, "block at %d", off)
+		}
+	}
+}
+
+// A segment that becomes another one must not be given to the preparer, nor the other
+// way round: its zeros would destroy what the other one holds.
+func TestZeroing_Given(t *testing.T) {
+	for range 500 {
+		z := newZeroing(1 << 16)
+		var got [2]bool
+		var group sync.WaitGroup
+		for i, to := range []zeroingOwner{prepares, discards} {
+			group.Go(func() { got[i] = z.give(to) })
+		}
+		group.Wait()
+		require.NotEqual(t, got[0], got[1])
+		require.False(t, z.available())
+	}
 }

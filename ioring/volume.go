@@ -79,8 +79,8 @@ type segment struct {
 	refs  atomic.Int32
 	dirty atomic.Bool // it is in the dirty list
 
-	// zeroing is set while the preparer may still write zeros into it. It is set
-	// before the segment enters the table, so no write comes before it.
+	// zeroing is set while the preparer may write zeros into it. It is set before the
+	// segment enters the table, so no write comes before it.
 	zeroing atomic.Pointer[zeroing]
 }
 
@@ -201,6 +201,7 @@ func (v *volume) openSegments() error {
 	if err != nil {
 		return err
 	}
+	last := int64(none)
 	for _, name := range names {
 		shift, index, ok := parseSegmentName(name)
 		if !ok {
@@ -219,6 +220,12 @@ func (v *volume) openSegments() error {
 			return err
 		}
 		v.markDirty(s)
+		last = max(last, index)
+	}
+	for i := range int64(blankMax) {
+		if s := v.mu.segments[last-i]; s != nil {
+			v.findHoles(s)
+		}
 	}
 	v.mu.dirDirty = true
 	return nil
@@ -314,7 +321,7 @@ func (v *volume) findOrMake(off int64) (*segment, error) {
 	if s, err := v.readable(off); err == nil {
 		return s, nil
 	}
-	s, _, err := v.newSegment(off >> v.shift)
+	s, err := v.newSegment(off >> v.shift)
 	if err != nil {
 		return nil, err
 	}
@@ -323,9 +330,9 @@ func (v *volume) findOrMake(off int64) (*segment, error) {
 	return s, nil
 }
 
-// newSegment makes a segment, of a spare if there is one; written says that its
-// blocks have been written before. The caller holds create.
-func (v *volume) newSegment(index int64) (s *segment, written bool, err error) {
+// newSegment makes a segment, of a spare if there is one. It has a zeroing unless
+// its blocks have been written before. The caller holds create.
+func (v *volume) newSegment(index int64) (s *segment, err error) {
 	name := segmentName(v.shift, index)
 	spare, ok := v.takeSpare(name)
 	if ok {
@@ -333,7 +340,10 @@ func (v *volume) newSegment(index int64) (s *segment, written bool, err error) {
 	} else {
 		s, err = v.makeSegment(index)
 	}
-	return s, spare.written, err
+	if err == nil && !spare.written {
+		s.zeroing.Store(newZeroing(v.segmentSize()))
+	}
+	return s, err
 }
 
 // makeSegment makes a segment file; the caller holds create. Running out of space
@@ -479,7 +489,8 @@ func (v *volume) drop(index int64) error {
 	if s == nil {
 		return nil
 	}
-	unused := s.zeroing.Load() == nil && s.retire()
+	z := s.zeroing.Load()
+	unused := (z == nil || z.give(discards)) && s.retire()
 	if !unused || !v.recycle(s.name) {
 		if err := v.unlink(s.name); err != nil {
 			if unused {

@@ -141,3 +141,18 @@ func syncRange(file *os.File, off, n int64, flags int) error {
 
 // dropCached lets the page cache forget what of a file is clean.
 func dropCached(file *os.File) { _ = unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED) }
+
+// nextData is the first part of a file from off on that is not a hole, or an empty
+// one at the file's end. Blocks that have room but were never written are holes.
+func nextData(fd int, off int64) (begin, end int64, err error) {
+	begin, err = unix.Seek(fd, off, unix.SEEK_DATA)
+	if errors.Is(err, unix.ENXIO) {
+		end, err = unix.Seek(fd, 0, unix.SEEK_END)
+		return end, end, err
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	end, err = unix.Seek(fd, begin, unix.SEEK_HOLE)
+	return begin, end, err
+}
