@@ -9,13 +9,14 @@ import (
 
 // CheckpointInfo is a checkpoint that the daemon keeps.
 type CheckpointInfo struct {
-	Version uint64    // its name
-	Kind    string    // full, log or index
-	Time    time.Time // to the millisecond
-	Begin   uint64    // byte address at which the log it needs begins
-	Tail    uint64    // byte address up to which the log is part of it
-	Keys    uint64    // that were stored; 0 from a daemon that does not tell
-	Bytes   uint64    // of its files, beside the log
+	Version uint64        // its name
+	Kind    string        // full, log or index
+	Time    time.Time     // to the millisecond
+	Begin   uint64        // byte address at which the log it needs begins
+	Tail    uint64        // byte address up to which the log is part of it
+	Keys    uint64        // that were stored; 0 from a daemon that does not tell
+	Bytes   uint64        // of its files, beside the log
+	Took    time.Duration // to the millisecond; 0 where that was not kept
 	Cookie  []byte
 }
 
@@ -33,7 +34,8 @@ func (c *Client) Checkpoints(ctx context.Context) ([]CheckpointInfo, error) {
 		cookie, _ := m["cookie"].([]byte)
 		list[i] = CheckpointInfo{
 			Version: number(m, "version"), Kind: kind, Time: time.UnixMilli(int64(number(m, "time"))),
-			Begin: number(m, "begin"), Tail: number(m, "tail"), Keys: number(m, "keys"), Bytes: number(m, "bytes"), Cookie: cookie,
+			Begin: number(m, "begin"), Tail: number(m, "tail"), Keys: number(m, "keys"), Bytes: number(m, "bytes"),
+			Took: time.Duration(number(m, "ms")) * time.Millisecond, Cookie: cookie,
 		}
 	}
 	return list, nil

@@ -260,13 +260,14 @@ func (c *conn) listed(k *call, list []engine.CheckpointInfo, err error) {
 }
 
 func appendCheckpoint(dst []byte, info *engine.CheckpointInfo) []byte {
-	dst = ipc.AppendUint(ipc.AppendStr(ipc.AppendMapHeader(dst, 8), "version"), info.Version)
+	dst = ipc.AppendUint(ipc.AppendStr(ipc.AppendMapHeader(dst, 9), "version"), info.Version)
 	dst = ipc.AppendStr(ipc.AppendStr(dst, "kind"), kindName(info.Kind))
 	dst = ipc.AppendInt(ipc.AppendStr(dst, "time"), info.Time.UnixMilli())
 	dst = ipc.AppendInt(ipc.AppendStr(dst, "begin"), info.Begin)
 	dst = ipc.AppendInt(ipc.AppendStr(dst, "tail"), info.Tail)
 	dst = ipc.AppendInt(ipc.AppendStr(dst, "keys"), info.Keys)
 	dst = ipc.AppendInt(ipc.AppendStr(dst, "bytes"), info.Bytes)
+	dst = ipc.AppendInt(ipc.AppendStr(dst, "ms"), info.Took.Milliseconds())
 	return ipc.AppendBin(ipc.AppendStr(dst, "cookie"), info.Cookie)
 }
 

@@ -159,12 +159,13 @@ func TestCheckpoints(t *testing.T) {
 	require.Len(t, list, 2)
 	for i, p := range list {
 		p := p.(map[string]any)
-		require.Len(t, p, 8)
+		require.Len(t, p, 9)
 		require.EqualValues(t, 1, p["keys"])
 		require.Equal(t, []any{versions[2-i], "log", []byte{byte(2 - i)}, int64(0)}, []any{p["version"], p["kind"], p["cookie"], p["begin"]})
 		require.WithinDuration(t, time.Now(), time.UnixMilli(p["time"].(int64)), time.Minute)
 		require.Greater(t, p["tail"], int64(0))
 		require.Greater(t, p["bytes"], int64(0))
+		require.GreaterOrEqual(t, p["ms"], int64(0))
 	}
 	d.stop()
 

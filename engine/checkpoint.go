@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -63,9 +64,11 @@ type CheckpointInfo struct {
 	Begin   int64 // byte address the log begins at
 	Tail    int64 // byte address up to which it is durable
 	Keys    int64
-	Bytes   int64         // of its files, besides the log
-	Took    time.Duration // zero when read back
-	Cookie  []byte
+	Bytes   int64 // of its files, besides the log
+	// Took is how long it took; when read back without the writing of its metadata,
+	// to the microsecond, and zero if a version took it that did not keep this.
+	Took   time.Duration
+	Cookie []byte
 
 	snapshot   uint64      // number in the name of the snapshot file; 0: none
 	start, end record.Addr // of the snapshot
@@ -192,6 +195,7 @@ func (c *CheckpointInfo) encode() []byte {
 	le.PutUint32(b[88:], uint32(len(c.Cookie)))
 	le.PutUint32(b[92:], uint32(len(c.counts)))
 	le.PutUint32(b[96:], uint32(len(c.expiry)))
+	le.PutUint32(b[100:], uint32(min(c.Took.Microseconds(), math.MaxUint32)))
 	b = append(append(append(b, c.Cookie...), c.counts...), c.expiry...)
 	return le.AppendUint64(b, xxhash.Sum64(b))
 }
@@ -213,7 +217,8 @@ func decodeCheckpoint(b []byte) (c CheckpointInfo, err error) {
 		Kind: CheckpointKind(le.Uint32(b[12:])), Version: le.Uint64(b[16:]),
 		Time:  time.UnixMilli(int64(le.Uint64(b[24:]))),
 		Begin: int64(le.Uint64(b[32:])), Tail: int64(le.Uint64(b[40:])), Keys: int64(le.Uint64(b[48:])),
-		Bytes: int64(le.Uint64(b[56:])), Cookie: body[checkpointFixed : checkpointFixed+cookie],
+		Bytes: int64(le.Uint64(b[56:])), Took: time.Duration(le.Uint32(b[100:])) * time.Microsecond,
+		Cookie:   body[checkpointFixed : checkpointFixed+cookie],
 		snapshot: le.Uint64(b[64:]), start: record.Addr(le.Uint64(b[72:])), end: record.Addr(le.Uint64(b[80:])),
 		counts: body[checkpointFixed+cookie:][:counts], expiry: body[checkpointFixed+cookie+counts:],
 	}

@@ -2,6 +2,8 @@ package engine
 
 import (
 	"context"
+	"encoding/binary"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -38,6 +40,31 @@ func TestStore_Checkpoints(t *testing.T) {
 	require.Equal(t, []byte{7, CheckpointsKeptDefault + 1}, list[0].Cookie)
 	_, err = s.Checkpoint(context.Background(), CheckpointOptions{Kind: 9})
 	require.ErrorIs(t, err, ErrBadCheckpoint)
+}
+
+// TestCheckpoint_Took: how long a checkpoint took is forgotten, wraps around where it
+// does not fit, or lies elsewhere than FORMAT.md says.
+func TestCheckpoint_Took(t *testing.T) {
+	for took, kept := range map[time.Duration]uint32{
+		0: 0, 1500 * time.Nanosecond: 1, 12345 * time.Microsecond: 12345, 100 * time.Hour: math.MaxUint32,
+	} {
+		b := (&CheckpointInfo{Version: 3, Kind: LogCheckpoint, Tail: 4096, Took: took, Cookie: []byte("cookie")}).encode()
+		require.Equal(t, kept, binary.LittleEndian.Uint32(b[100:]))
+		info, err := decodeCheckpoint(b)
+		require.NoError(t, err)
+		require.Equal(t, time.Duration(kept)*time.Microsecond, info.Took)
+	}
+
+	s := openTest(t, t.TempDir(), nil)
+	defer func() { require.NoError(t, s.Close()) }()
+	for _, kind := range []CheckpointKind{FullCheckpoint, LogCheckpoint} {
+		info, err := s.Checkpoint(context.Background(), CheckpointOptions{Kind: kind})
+		require.NoError(t, err)
+		list, err := s.Checkpoints()
+		require.NoError(t, err)
+		require.Positive(t, list[0].Took)
+		require.LessOrEqual(t, list[0].Took, info.Took)
+	}
 }
 
 // TestCheckpoint_Damaged: a flipped bit in the metadata goes unnoticed.

@@ -276,6 +276,7 @@ func (c *checkpointer) verify() error {
 // name writes the metadata file: from here on the checkpoint counts.
 func (c *checkpointer) name() error {
 	s := c.store
+	c.info.Took = time.Duration(s.opt.Clock.Monotonic() - c.began)
 	b := c.info.encode()
 	c.info.Bytes += int64(len(b))
 	b = c.info.encode()

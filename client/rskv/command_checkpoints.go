@@ -28,12 +28,14 @@ func (t *tool) checkpointsCommand() *cobra.Command {
 			}
 			for _, p := range list {
 				at := p.Time.UTC().Format(time.RFC3339)
-				text := fmt.Sprintf("%d\t%s\t%s\tlog %d to %d\t%s keys\t%s bytes", p.Version, at, p.Kind, p.Begin, p.Tail, grouped(int64(p.Keys)), grouped(int64(p.Bytes)))
+				text := fmt.Sprintf("%d\t%s\t%s\tlog %d to %d\t%s keys\t%s bytes in %v",
+					p.Version, at, p.Kind, p.Begin, p.Tail, grouped(int64(p.Keys)), grouped(int64(p.Bytes)), p.Took)
 				if len(p.Cookie) > 0 {
 					text += fmt.Sprintf("\t%q", p.Cookie)
 				}
 				err := t.answer(text, field{"version", p.Version}, field{"kind", p.Kind}, field{"time", at},
-					field{"begin", p.Begin}, field{"tail", p.Tail}, field{"keys", p.Keys}, field{"bytes", p.Bytes}, field{"cookie", p.Cookie})
+					field{"begin", p.Begin}, field{"tail", p.Tail}, field{"keys", p.Keys}, field{"bytes", p.Bytes},
+					field{"ms", p.Took.Milliseconds()}, field{"cookie", p.Cookie})
 				if err != nil {
 					return err
 				}

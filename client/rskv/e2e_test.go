@@ -82,7 +82,7 @@ func TestRskvd_RoundTrip(t *testing.T) {
 	require.Contains(t, rskv(t, socket, "", "config").stdout, "memory 32MiB\n")
 	require.Contains(t, rskv(t, socket, "", "checkpoint", "--kind", "log").stdout, "checkpoint ")
 	require.Contains(t, rskv(t, socket, "", "checkpoint", "--cookie", "nightly").stdout, "checkpoint ")
-	require.Regexp(t, `^\d+\t\S+Z\tfull\tlog 0 to \d+\t[\d,]+ keys\t\S+ bytes\t"nightly"\n\d+\t\S+Z\tlog\t`, rskv(t, socket, "", "checkpoints").stdout)
+	require.Regexp(t, `^\d+\t\S+Z\tfull\tlog 0 to \d+\t[\d,]+ keys\t\S+ bytes in \d\S*s\t"nightly"\n\d+\t\S+Z\tlog\t`, rskv(t, socket, "", "checkpoints").stdout)
 	require.Regexp(t, `^{"version":\d+,"kind":"full",.*"cookie":"nightly"}\n`, rskv(t, socket, "", "checkpoints", "--json").stdout)
 	d.stop(t)
 
