@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"unsafe"
 
 	"rskv/engine/internal/epoch"
@@ -70,8 +71,11 @@ func (s *Store) newTailReader(spans []manifest.Span) (*scanReader, error) {
 
 func (r *scanReader) alloc() (err error) {
 	r.page = record.Addr(r.s.opt.PageSize / record.Unit)
-	if r.memory, err = ioring.AllocMemory(int64(len(r.slots)) * r.room()); err != nil {
-		return fmt.Errorf("read log: %w", err)
+	size := int64(len(r.slots)) * r.room()
+	if r.memory = r.s.scanSpare.take(size); r.memory == nil {
+		if r.memory, err = ioring.AllocMemory(size); err != nil {
+			return fmt.Errorf("read log: %w", err)
+		}
 	}
 	r.epoch = r.s.epoch.Register()
 	return nil
@@ -93,7 +97,49 @@ func (r *scanReader) close() {
 			r.s.opt.Runner.Wait(d)
 		}
 	}
-	_ = r.memory.Free() // it was only read into
+	if other := r.s.scanSpare.keep(r.memory); other != nil {
+		_ = other.Free() // it was only read into
+	}
+}
+
+// spareMemory is the memory of a reader that has ended, for the next one: a scan that
+// is asked for page by page would have the system give and zero it for each.
+type spareMemory struct {
+	mu     sync.Mutex
+	memory *ioring.Memory // nil: none; guarded by mu
+	closed bool           // nothing is kept any more; guarded by mu
+}
+
+// take returns the memory kept, if it has this size; else nil.
+func (m *spareMemory) take(size int64) (memory *ioring.Memory) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.memory != nil && m.memory.Size() == size {
+		memory, m.memory = m.memory, nil
+	}
+	return memory
+}
+
+// keep takes memory over, and returns what is to be given back instead; nil: nothing.
+func (m *spareMemory) keep(memory *ioring.Memory) (other *ioring.Memory) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return memory
+	}
+	other, m.memory = m.memory, memory
+	return other
+}
+
+// close gives back what is kept, and keeps nothing from now on.
+func (m *spareMemory) close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	if m.memory == nil {
+		return nil
+	}
+	return m.memory.Free()
 }
 
 // extend lets the span that is being written end later. It returns false if that

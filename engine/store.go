@@ -63,6 +63,7 @@ type Store struct {
 	pins        pins
 	tasks       tasks
 	scans       scanHolds
+	scanSpare   spareMemory
 	counting    sync.Mutex // held by LenExact
 	feeds       broadcast
 	order       order
@@ -452,7 +453,7 @@ func (s *Store) Close() error {
 	}
 	s.sweep.free()
 	err = errors.Join(err, s.cache.free(), s.dev.Close())
-	return errors.Join(err, s.log.Free(), s.index.Free(), s.order.free())
+	return errors.Join(err, s.log.Free(), s.index.Free(), s.order.free(), s.scanSpare.close())
 }
 
 // drain returns when every section that began before has ended.
