@@ -50,7 +50,7 @@ type Stats struct {
 	IndexDoublings uint64 `json:"index_doublings"` // since Open
 	IndexLimit     string `json:"index_limit"`     // what keeps it from growing: "none", "memory", "tag" or "overflow"
 
-	Reads      uint64 `json:"reads"`  // get and exists
+	Reads      uint64 `json:"reads"`  // get, exists and ttl
 	Writes     uint64 `json:"writes"` // everything else
 	InPlace    uint64 `json:"writes_in_place"`
 	Appended   uint64 `json:"writes_appended"`
@@ -232,7 +232,7 @@ func (s *Session) flush(ops []Op) {
 	reads, writes := t.hot, uint64(0)
 	for i := range ops {
 		switch kind := ops[i].Kind; {
-		case kind <= OpExists:
+		case kind <= OpTTL:
 			reads++
 		case kind < opMove: // what is behind is no user's
 			writes++
