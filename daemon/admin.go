@@ -122,9 +122,10 @@ func (s *server) status() any {
 		st.Ready = true
 	}
 	s.health.look(func() { st.Stats = s.stats() })
-	for kind := range s.latency {
+	for kind := range timedKinds {
 		pairs := [][2]int64{}
-		for i, n := range s.latency[kind].load() {
+		counts, _ := s.traffic.times(kind)
+		for i, n := range counts {
 			if n > 0 {
 				pairs = append(pairs, [2]int64{stepEnd(min(i, latencySteps-2)), int64(n)})
 			}

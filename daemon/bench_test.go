@@ -93,18 +93,18 @@ func BenchmarkCounting(b *testing.B) {
 			var wg sync.WaitGroup
 			for range 2 {
 				wg.Go(func() {
-					c := &conn{server: s}
-					k, op := call{method: ipc.MethodGet}, engine.Op{Found: true}
+					c := &conn{server: s, lane: s.traffic.lane()}
+					k, op := call{method: ipc.MethodGet}, engine.Op{Kind: engine.OpGet, Found: true}
 					for range b.N/2/depth + 1 {
 						c.began = c.beganAt()
-						count(&s.count.bytesIn, 1)
+						count(&c.lane.bytesIn, 1)
 						for range depth {
 							c.batch.counts.request(k.method)
 							c.batch.counts.end(k.method, outcomeOf(&k, &op))
 							c.finished(&k)
 						}
-						s.count.tally(&c.batch.counts)
-						count(&s.count.bytesOut, 1)
+						c.lane.tally(&c.batch.counts)
+						count(&c.lane.bytesOut, 1)
 						c.timeBurst()
 					}
 				})

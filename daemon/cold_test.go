@@ -151,6 +151,17 @@ func TestCold_Overtaken(t *testing.T) {
 	require.Equal(t, coldContent(0), a.result)
 }
 
+// TestCold_Counted: an operation that waited for the disk is counted only when its
+// client asks for something else.
+func TestCold_Counted(t *testing.T) {
+	f := startFaulty(t)
+	w, other := f.dial(), f.dial()
+	w.want(coldContent(0), "get", coldKey(0))
+	all := other.ask("stats").result.(map[string]any)
+	require.EqualValues(t, 1, all["daemon_reads_found"])
+	require.EqualValues(t, 1, all["daemon_requests_get"])
+}
+
 // TestCold_SyncWaits: an answer that promises durability before the disk has
 // said so, or that holds up what does not ask for it.
 func TestCold_SyncWaits(t *testing.T) {

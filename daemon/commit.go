@@ -145,7 +145,7 @@ func (c *conn) committed(e *event) {
 	o, now := &c.output, c.server.now()
 	for _, h := range e.answers {
 		if e.err == nil {
-			c.server.latency[h.timed()].observe(now-h.began, 1)
+			c.lane.latency[h.timed()].observe(now-h.began, 1)
 		}
 		if c.slow > 0 {
 			c.slowly(h.method, h.key, 1, waitedCommit, h.began)
@@ -337,6 +337,7 @@ func (c *conn) helper() {
 // leave sends what has been answered. Called with the lock, which it lets go.
 func (c *conn) leave() {
 	c.settle()
+	c.lane.tally(&c.batch.counts)
 	if c.flight.unanswered == 0 {
 		c.trim()
 	}

@@ -28,6 +28,7 @@ type conn struct {
 	user   *client
 	log    *slog.Logger
 	limits ipc.Limits // immutable
+	lane   *lane      // where it counts
 	done   chan struct{}
 	halt   chan struct{} // closed by stop: no further request is to be taken up
 
@@ -91,8 +92,8 @@ func newConn(s *server, socket *net.UnixConn, p peer, r role, u *client) (*conn,
 	}
 	c := &conn{
 		server: s, socket: socket, raw: raw, peer: p, role: r, user: u, limits: s.limits,
-		session: s.store.NewSession(),
-		done:    make(chan struct{}), halt: make(chan struct{}),
+		lane: s.traffic.lane(), session: s.store.NewSession(),
+		done: make(chan struct{}), halt: make(chan struct{}),
 		quit: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	c.log = s.log.With("uid", c.peer.uid, "pid", c.peer.pid)
@@ -132,7 +133,7 @@ func (c *conn) consume() bool {
 	} else {
 		c.settle()
 	}
-	c.server.count.tally(&c.batch.counts)
+	c.lane.tally(&c.batch.counts)
 	c.unlocked(c.flush)
 	c.timeBurst()
 	c.watchBurst()
@@ -296,7 +297,7 @@ func (c *conn) finish() {
 		c.changed.Wait()
 	}
 	c.dieLocked()
-	c.server.count.tally(&c.batch.counts)
+	c.lane.tally(&c.batch.counts)
 	c.mu.Unlock()
 
 	close(c.quit)

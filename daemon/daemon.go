@@ -76,7 +76,7 @@ type server struct {
 	queued  atomic.Int64 // bytes of answers, see conn.account
 	users   userTable
 	count   counters
-	latency [timedKinds]latency
+	traffic traffic
 
 	mu struct {
 		sync.Mutex

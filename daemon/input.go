@@ -78,7 +78,7 @@ func (c *conn) fill() bool {
 		n, err := c.socket.Read(in.buf[in.end:])
 		in.end += n
 		in.filled = in.end == len(in.buf)
-		count(&c.server.count.bytesIn, n)
+		count(&c.lane.bytesIn, n)
 		if n > 0 {
 			return true
 		}

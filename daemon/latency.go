@@ -72,6 +72,9 @@ func stepEnd(i int) int64 {
 
 // observe adds n requests that took ns each.
 func (l *latency) observe(ns int64, n uint64) {
+	if !ioring.Counting {
+		return
+	}
 	l.buckets[step(ns)].Add(n)
 	l.sum.Add(ns * int64(n))
 }
@@ -94,14 +97,6 @@ func quantile(counts *[latencySteps]uint64, q float64) int64 {
 		left -= n
 	}
 	return stepEnd(latencySteps - 2)
-}
-
-// load reads the buckets.
-func (l *latency) load() (counts [latencySteps]uint64) {
-	for i := range counts {
-		counts[i] = l.buckets[i].Load()
-	}
-	return counts
 }
 
 // now is the daemon's clock, in nanoseconds since it started.
@@ -140,7 +135,7 @@ func (c *conn) finished(k *call) {
 }
 
 func (c *conn) finishedLate(k *call) {
-	c.server.latency[promptKind[k.method]+readDisk].observe(c.server.now()-k.began, 1)
+	c.lane.latency[promptKind[k.method]+readDisk].observe(c.server.now()-k.began, 1)
 }
 
 // timeBurst notes how long everything took that was answered in the burst that
@@ -152,7 +147,7 @@ func (c *conn) timeBurst() {
 	took := c.server.now() - c.began
 	for kind, n := range c.prompt {
 		if n > 0 {
-			c.server.latency[kind].observe(took, n)
+			c.lane.latency[kind].observe(took, n)
 		}
 	}
 	c.prompt = [2]uint64{}

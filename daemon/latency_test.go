@@ -27,15 +27,15 @@ func TestLatency_Steps(t *testing.T) {
 
 // TestLatency_Quantile: a percentile that is off by more than a bucket.
 func TestLatency_Quantile(t *testing.T) {
-	var l latency
-	counts := l.load()
+	var all traffic
+	counts, _ := all.times(readPrompt)
 	require.Zero(t, quantile(&counts, 0.5))
 	const most = 10 * int64(time.Millisecond)
 	source := rand.New(rand.NewPCG(1, 2))
 	for range 100_000 {
-		l.observe(source.Int64N(most), 1)
+		all.lane().latency[readPrompt].observe(source.Int64N(most), 1)
 	}
-	counts = l.load()
+	counts, _ = all.times(readPrompt)
 	for _, q := range []float64{0.5, 0.9, 0.99, 0.999} {
 		got := float64(quantile(&counts, q))
 		require.InEpsilon(t, q*float64(most), got, 0.26, "quantile %v", q)

@@ -267,7 +267,7 @@ func (s *server) requestFamily() admin.Family {
 	f := admin.Family{Name: familyRequests, Kind: admin.Counter, Help: "Requests by method."}
 	for _, m := range append([]ipc.Method{ipc.MethodUnknown}, ipc.Methods()...) {
 		f.Samples = append(f.Samples, admin.Sample{
-			Labels: []admin.Label{{Name: "method", Value: m.String()}}, Value: float64(s.count.methods[m].Load()),
+			Labels: []admin.Label{{Name: "method", Value: m.String()}}, Value: float64(s.traffic.requests(m)),
 		})
 	}
 	return f
@@ -290,9 +290,9 @@ func (s *server) durationFamily() admin.Family {
 		Name: familyDuration, Kind: admin.Histogram,
 		Help: "Time from reading a request to handing its answer to the socket, by what it waited for.",
 	}
-	for kind := range s.latency {
-		steps := s.latency[kind].load()
-		of := &admin.Distribution{Sum: float64(s.latency[kind].sum.Load()) * 1e-9}
+	for kind := range timedKinds {
+		steps, sum := s.traffic.times(kind)
+		of := &admin.Distribution{Sum: float64(sum) * 1e-9}
 		for i := 0; i < latencySteps-1; i += 4 {
 			of.Bounds = append(of.Bounds, float64(stepEnd(i))*1e-9)
 			n := uint64(0)

@@ -40,7 +40,7 @@ func (s *server) outcomeFamily() admin.Family {
 	}
 	for _, m := range ipc.Methods() {
 		for o := range outcomes {
-			n := s.count.outcomes[m][o].Load()
+			n := s.traffic.ended(m, o)
 			if n == 0 && m != ipc.MethodGet && m != ipc.MethodPut {
 				continue // most methods never have any
 			}
@@ -57,8 +57,8 @@ func (s *server) outcomeFamily() admin.Family {
 func (s *server) outcomeStats(all map[string]any) {
 	var found, absent uint64
 	for _, m := range []ipc.Method{ipc.MethodGet, ipc.MethodExists, ipc.MethodMGet} {
-		found += s.count.outcomes[m][outcomeYes].Load()
-		absent += s.count.outcomes[m][outcomeNo].Load()
+		found += s.traffic.ended(m, outcomeYes)
+		absent += s.traffic.ended(m, outcomeNo)
 	}
 	all["daemon_reads_found"], all["daemon_reads_absent"] = found, absent
 }

@@ -186,7 +186,7 @@ func (c *conn) sendNow(answers []byte) (int, error) {
 	}
 	switch o.tryErr {
 	case nil:
-		count(&c.server.count.bytesOut, o.trySent)
+		count(&c.lane.bytesOut, o.trySent)
 		return o.trySent, nil
 	case unix.EAGAIN, unix.EINTR:
 		return 0, nil
@@ -232,7 +232,7 @@ func (c *conn) sendSlowly(answers []byte) error {
 		_ = c.socket.SetWriteDeadline(deadline)
 		piece := answers[:min(len(answers), readBytes)]
 		n, err := c.socket.Write(piece)
-		count(&c.server.count.bytesOut, n)
+		count(&c.lane.bytesOut, n)
 		if err != nil && n == 0 {
 			c.server.count.timeouts.Add(1)
 			return err

@@ -145,7 +145,7 @@ func (c *conn) about(k call) {
 	case ipc.MethodSync:
 		c.sync(k)
 	case ipc.MethodStats:
-		c.server.count.tally(&c.batch.counts)
+		c.lane.tally(&c.batch.counts)
 		if k.answered {
 			o.ready = c.server.appendStats(ipc.AppendResultHeader(o.ready, k.id))
 		}

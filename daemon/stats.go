@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"maps"
-	"math/bits"
 	"reflect"
 	"runtime"
 	"slices"
@@ -10,12 +9,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"rskv/ioring"
 	"rskv/ipc"
 )
 
-// counters are what the daemon counts since it started. All atomic: written by
-// the connections, a batch at a time, read by stats.
+// counters are what the daemon counts since it started, beside its traffic. All
+// atomic: written by the connections, none of them for each request, read by stats.
 type counters struct {
 	accepted   atomic.Uint64 // connections served
 	turnedAway atomic.Uint64 // connections refused for their number, or for want of a role
@@ -31,10 +29,6 @@ type counters struct {
 	watches    atomic.Int64  // running now
 	lagged     atomic.Uint64 // watches that ended because they did not keep up
 	changes    atomic.Uint64 // told to watches
-	bytesIn    atomic.Uint64
-	bytesOut   atomic.Uint64
-	methods    [methodCount]atomic.Uint64
-	outcomes   [methodCount][outcomes]atomic.Uint64
 }
 
 // codeCount is how many codes of errors the protocol has room for here.
@@ -45,58 +39,6 @@ func (n *counters) refuse(code ipc.Code) {
 	n.refused.Add(1)
 	if i := slices.Index(ipc.Codes, code); i >= 0 {
 		n.codes[i].Add(1)
-	}
-}
-
-// count adds to a counter that only metrics show.
-func count(of *atomic.Uint64, n int) {
-	if ioring.Counting {
-		of.Add(uint64(n))
-	}
-}
-
-// methodCounts is what a connection has counted by itself since the last tally,
-// by method.
-type methodCounts struct {
-	touched  uint64 // a bit for each method that is not all zero
-	requests [methodCount]uint32
-	ended    [methodCount][outcomes]uint32
-}
-
-// request counts one as it is taken up.
-func (b *methodCounts) request(m ipc.Method) {
-	if !ioring.Counting {
-		return
-	}
-	b.touched |= 1 << m
-	b.requests[m]++
-}
-
-// end counts an operation that is done.
-func (b *methodCounts) end(m ipc.Method, o outcome) {
-	if !ioring.Counting {
-		return
-	}
-	b.touched |= 1 << m
-	b.ended[m][o]++
-}
-
-var _ [64 - methodCount]struct{} // touched has a bit for each
-
-// tally adds what a batch has counted by itself.
-func (n *counters) tally(b *methodCounts) {
-	for ; b.touched != 0; b.touched &= b.touched - 1 {
-		m := bits.TrailingZeros64(b.touched)
-		if v := b.requests[m]; v > 0 {
-			n.methods[m].Add(uint64(v))
-			b.requests[m] = 0
-		}
-		for o, v := range b.ended[m] {
-			if v > 0 {
-				n.outcomes[m][o].Add(uint64(v))
-				b.ended[m][o] = 0
-			}
-		}
 	}
 }
 
@@ -152,15 +94,15 @@ func (s *server) stats() map[string]any {
 		"daemon_watches":              n.watches.Load(),
 		"daemon_watches_lagged":       n.lagged.Load(),
 		"daemon_changes_told":         n.changes.Load(),
-		"daemon_bytes_in":             n.bytesIn.Load(),
-		"daemon_bytes_out":            n.bytesOut.Load(),
+		"daemon_bytes_in":             s.traffic.bytesIn(),
+		"daemon_bytes_out":            s.traffic.bytesOut(),
 		"daemon_queued_bytes":         s.queued.Load(),
 		"daemon_request_memory_used":  cfg.RequestMemory - s.requests.left(),
 		"daemon_goroutines":           runtime.NumGoroutine(),
 	}
 	total := uint64(0)
 	for _, m := range append([]ipc.Method{ipc.MethodUnknown}, ipc.Methods()...) {
-		v := n.methods[m].Load()
+		v := s.traffic.requests(m)
 		all["daemon_requests_"+m.String()] = v
 		total += v
 	}
@@ -179,8 +121,9 @@ func (s *server) stats() map[string]any {
 
 // latencyStats adds how long requests took, by what they asked and waited for.
 func (s *server) latencyStats(all map[string]any) {
-	for kind := range s.latency {
-		counts, total := s.latency[kind].load(), uint64(0)
+	for kind := range timedKinds {
+		counts, _ := s.traffic.times(kind)
+		total := uint64(0)
 		for _, n := range counts {
 			total += n
 		}
