@@ -129,7 +129,6 @@ func watchIdle(ctx context.Context, pid int, o overheadSetting, memory, wakes, c
 	wakes.Rates = []float64{float64(after-before) / took}
 	wakes.Note("voluntary context switches of all its threads")
 	cpu.Rates = []float64{float64(measure.ProcessCPU(pid)-used) / 1e3 / took}
-	cpu.Note("counted in ticks of 10 ms")
 	for _, row := range []*measure.Row{memory, wakes, cpu} {
 		row.Finish(nil)
 	}

@@ -23,8 +23,12 @@ func SelfCPU() time.Duration {
 const tick = 10 * time.Millisecond
 
 // ProcessCPU is the processor time another process has taken, 0 where the
-// system does not tell. It counts in ticks of 10 ms.
+// system does not tell: to the nanosecond where it has a clock for that, else in
+// ticks of 10 ms.
 func ProcessCPU(pid int) time.Duration {
+	if d, ok := processClock(pid); ok {
+		return d
+	}
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0

@@ -6,6 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
 	"testing"
 	"time"
 
@@ -138,4 +141,42 @@ func TestReport_Writes(t *testing.T) {
 	require.NoError(t, json.Unmarshal(doc.Bytes(), &back))
 	require.Equal(t, []float64{3, 3, 3}, back.Rows[1].Rates)
 	require.InDelta(t, 3, back.Rows[1].Ratio.Median, 1e-9)
+}
+
+// TestMedianWithin: the median of what is drawn from lies outside more often than it
+// may, or the bounds are so wide that it never does.
+func TestMedianWithin(t *testing.T) {
+	_, _, ok := MedianWithin(make([]float64, 9))
+	require.False(t, ok)
+	rng := rand.New(rand.NewPCG(1, 2))
+	const tries = 2000
+	outside := 0
+	for range tries {
+		figures := make([]float64, 60)
+		for i := range figures {
+			figures[i] = rng.ExpFloat64()
+		}
+		low, high, ok := MedianWithin(figures)
+		require.True(t, ok)
+		require.LessOrEqual(t, low, SpreadOf(figures).Median)
+		require.GreaterOrEqual(t, high, SpreadOf(figures).Median)
+		if low > math.Ln2 || high < math.Ln2 {
+			outside++
+		}
+	}
+	require.Less(t, outside, tries/15)
+	require.Greater(t, outside, tries/100)
+}
+
+// TestProcessCPU: a process's own time as others see it is not what it sees.
+func TestProcessCPU(t *testing.T) {
+	for begin := SelfCPU(); SelfCPU() < begin+50*time.Millisecond; {
+	}
+	before := SelfCPU()
+	seen := ProcessCPU(os.Getpid())
+	if seen == 0 {
+		t.Skip("this system does not tell of another process's processor time")
+	}
+	require.GreaterOrEqual(t, seen+tick, before)
+	require.LessOrEqual(t, seen, SelfCPU()+tick)
 }
