@@ -20,6 +20,8 @@ import (
 //
 // The cut is the only moment at which writers wait: no write is half done, the
 // commit record goes to the tail, everything below becomes immutable, version+1.
+// Where a writer is away in the middle of a write, because the system has given its
+// processor to others, the door opens again, and the cut is tried once more later.
 // Reads never wait, and the door never waits for the disk. One commit serves all
 // who asked before its cut; those who come later form the next one meanwhile.
 //
@@ -81,6 +83,8 @@ type committer struct {
 	synced     atomic.Bool // the sync has answered
 	submitting atomic.Bool // the sync is being submitted
 	nextAt     int64       // clock time of the next commit nobody asked for
+	attempts   int         // to cut the next group, that found a writer inside for too long
+	againAt    int64       // clock time of the next one
 	rested     bool        // the last step found nothing to do
 	cutAt      int64       // clock time of the last cut
 	cutBytes   uint64      // appended to the log until then
@@ -230,7 +234,12 @@ func (c *committer) begin() time.Duration {
 	if !dirty {
 		c.answer(nil)
 	}
-	if len(c.serving) == 0 {
+	switch {
+	case c.attempts > 0:
+		if wait := time.Duration(c.againAt - now); wait > 0 {
+			return wait
+		}
+	case len(c.serving) == 0:
 		if wait := c.idle(now, dirty); wait != 0 {
 			return wait
 		}
@@ -243,14 +252,27 @@ func (c *committer) begin() time.Duration {
 	if len(c.serving) > 0 && !c.force {
 		c.prepare(now)
 	}
-	if !c.cut() {
-		// No page for the commit record: the flusher wakes us when there is one.
+	return c.tryCut()
+}
+
+// tryCut cuts the group, or says how long to wait before it is tried again.
+func (c *committer) tryCut() time.Duration {
+	s := c.store
+	switch c.cut() {
+	case cutRefused:
+		// Who is away inside comes back meanwhile, and the others go on.
+		c.attempts++
+		c.againAt = s.opt.Clock.Monotonic() + int64(epoch.ClosePause)
+		return epoch.ClosePause
+	case cutNoPage:
+		// The flusher wakes us when there is one.
 		c.waiting.Store(true)
 		if s.log.Stuck() {
 			c.answer(ErrDiskFull)
 		}
 		return fullWait
 	}
+	c.attempts = 0
 	c.state = commitFlushing
 	return 0
 }
@@ -359,9 +381,19 @@ func (c *committer) idle(now int64, dirty bool) time.Duration {
 // again.
 const fullWait = 10 * time.Millisecond
 
-// cut closes the door and ends the group.
-func (c *committer) cut() (ok bool) {
+// cutOutcome is what has become of a cut.
+type cutOutcome uint8
+
+const (
+	cutMade    cutOutcome = iota
+	cutNoPage             // there is none for the commit record
+	cutRefused            // a writer has stayed inside for too long
+)
+
+// cut closes the door once and ends the group.
+func (c *committer) cut() cutOutcome {
 	s := c.store
+	ok := false
 	clock := s.opt.Clock.Monotonic
 	var rec record.Addr
 	version := s.ledgers.version.Load() + 1
@@ -376,15 +408,14 @@ func (c *committer) cut() (ok bool) {
 			return ok
 		})
 	}
-	for _, limit := range epoch.CloseLimits {
-		held, done := s.epoch.Door().Close(action, limit, clock)
-		s.stats.hold(held)
-		if done {
-			break
-		}
+	held, done := s.epoch.Door().Close(action, epoch.CloseLimit(c.attempts), clock)
+	s.stats.hold(held)
+	if !done {
+		return cutRefused
 	}
 	if !ok {
-		return false
+		c.attempts = 0
+		return cutNoPage
 	}
 	c.lastEnd = c.end
 	c.cutAt, c.cutBytes = clock(), s.log.Appended()
@@ -397,7 +428,7 @@ func (c *committer) cut() (ok bool) {
 		c.encoded = appendCounts(c.encoded[:0], c.counts)
 		s.log.FinishCut(rec, c.end, commitPayload, c.encoded)
 	}
-	return true
+	return cutMade
 }
 
 // encode fills in the commit record's payload. It runs behind the closed door.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"rskv/engine/internal/epoch"
 	"rskv/ioring/iotest"
 )
 
@@ -71,6 +72,54 @@ func TestRecover_VersionNotReused(t *testing.T) {
 	n = s.NewSession()
 	require.NoError(t, n.Put([]byte("k"), []byte("x")))
 	require.Greater(t, syncStore(t, s), lost)
+	n.Close()
+	require.NoError(t, s.Close())
+}
+
+// TestCommit_WriterAway: a writer that does not come back from a write for a while
+// holds up all others, or the commit for ever.
+func TestCommit_WriterAway(t *testing.T) {
+	clock := newTestClock()
+	s := openOn(t, newMem(), func(o *Options) { o.Clock = clock })
+	n, away := s.NewSession(), s.NewSession()
+	require.NoError(t, n.Put([]byte("before"), []byte("v")))
+	require.True(t, away.slot.BeginWrite())
+
+	c := &s.commit
+	c.stepping.Lock() // the task does nothing meanwhile
+	done := make(chan struct{})
+	require.True(t, c.join(false, func(r commitResult) {
+		require.NoError(t, r.err)
+		close(done)
+	}))
+	holds := func() int64 {
+		s.stats.holds.Lock()
+		defer s.stats.holds.Unlock()
+		if s.stats.holds.histogram == nil {
+			return 0
+		}
+		return s.stats.holds.histogram.TotalCount()
+	}
+	before := holds()
+	flies := func() { clock.mono.Add(int64(epoch.CloseLimit(epoch.CloseAttempts - 1))) }
+	for i := range epoch.CloseAttempts {
+		clock.look.Store(&flies)
+		require.Equal(t, epoch.ClosePause, c.advance(false))
+		clock.look.Store(nil)
+		require.EqualValues(t, i+1, holds()-before)
+		require.NoError(t, n.Put([]byte("meanwhile"), []byte{byte(i)}))
+		require.Positive(t, c.advance(false), "not before the pause is over")
+		require.EqualValues(t, i+1, holds()-before)
+		clock.move(1)
+	}
+	require.Zero(t, epoch.CloseLimit(c.attempts), "in the end it waits for the writer")
+	away.slot.EndWrite()
+	c.advance(false)
+	c.stepping.Unlock()
+	c.task.Wake()
+	waitFor(t, "a commit that a writer has held up", done)
+	require.Zero(t, c.attempts)
+	away.Close()
 	n.Close()
 	require.NoError(t, s.Close())
 }

@@ -77,10 +77,28 @@ type attempt struct {
 	reopened chan struct{} // closed after the door has let go of the attempt
 }
 
-// CloseLimits are the limits a committer should give to its successive
-// attempts, 0 meaning none: a writer that was preempted inside must not hold
-// up all others for its whole absence, but a commit must come through in the end.
-var CloseLimits = [...]time.Duration{200 * time.Microsecond, time.Millisecond, 5 * time.Millisecond, 0}
+const (
+	// CloseAttempts is how often a committer should try with limits.
+	CloseAttempts = 14
+	// ClosePause is how long it should leave the door open between two of them.
+	ClosePause = 500 * time.Microsecond
+)
+
+// CloseLimit is the limit a committer should give to its attempt of that number, from
+// 0 on, 0 meaning none: a writer that was preempted inside, for the 3 to 5 ms that
+// a system gives to others, must not hold up all others for its whole absence, but a
+// commit must come through in the end.
+func CloseLimit(attempt int) time.Duration {
+	switch {
+	case attempt == 0:
+		return 200 * time.Microsecond
+	case attempt < CloseAttempts-1:
+		return 700 * time.Microsecond
+	case attempt < CloseAttempts:
+		return 5 * time.Millisecond
+	}
+	return 0
+}
 
 // waitSpins is how often a refused writer yields before it parks: the door is
 // shut for one in-memory batch, less than it takes to park and wake up.
@@ -125,7 +143,7 @@ func (s *Slot) retreat() bool {
 // goroutine, inside a section too, must not wait and must not pass the door.
 //
 // If writers are still inside after limit (0: no limit), the door reopens
-// without the action having run, and Close returns false; CloseLimits says what
+// without the action having run, and Close returns false; CloseLimit says what
 // to try next. now is a clock in nanoseconds, read from several goroutines.
 // The caller must be neither inside a section nor writing.
 func (d *Door) Close(action func(), limit time.Duration, now func() int64) (held time.Duration, ok bool) {

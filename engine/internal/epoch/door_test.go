@@ -246,13 +246,13 @@ func TestDoor_Stress(t *testing.T) {
 	abandonedCount, longest := 0, time.Duration(0)
 	for n := range commits {
 		done := false
-		for _, limit := range CloseLimits {
+		for attempt := range CloseAttempts + 1 {
 			held, ok := d.Door().Close(func() {
 				if inside.Load() != 0 {
 					t.Error("the action runs beside a writer")
 				}
 				version++
-			}, limit, wallClock)
+			}, CloseLimit(attempt), wallClock)
 			longest = max(longest, held)
 			if ok {
 				done = true
