@@ -124,6 +124,8 @@ func (c *conn) lead(e event) {
 	}
 	if crowded {
 		c.crowded = crowdedFor
+	} else {
+		c.linger.answered(c.server.count.commits.Load())
 	}
 	c.takeEvents()
 	c.settle()

@@ -34,6 +34,7 @@ type conn struct {
 
 	// Owned by the reader goroutine.
 	in      input
+	linger  linger
 	request ipc.Request
 	call    ipc.Call
 
@@ -100,6 +101,7 @@ func newConn(s *server, socket *net.UnixConn, p peer, r role, u *client) (*conn,
 	c.changed.L = &c.mu
 	c.flight.typical = typicalFirst
 	c.in.init(c.limits.Request)
+	c.linger.init()
 	c.batch.init(c)
 	c.output.init()
 	c.session.Admit(c.admit)

@@ -75,7 +75,10 @@ func (c *conn) fill() bool {
 			return false
 		default:
 		}
-		n, err := c.socket.Read(in.buf[in.end:])
+		n, err := c.lingering(), error(nil)
+		if n == 0 {
+			n, err = c.socket.Read(in.buf[in.end:])
+		}
 		in.end += n
 		in.filled = in.end == len(in.buf)
 		count(&c.lane.bytesIn, n)
