@@ -201,7 +201,7 @@ func TestRunGroups(t *testing.T) {
 			efficient++
 		}
 	}
-	require.Len(t, r.Rows, 10+10+10+10+21+16+10+(6+2)+(2+3+1+4)+2+34+22+4+10+7+3+4)
+	require.Len(t, r.Rows, 10+10+10+10+21+16+10+(6+2)+(2+3+1+4)+2+34+22+4+(4+8)+7+3+4)
 	require.Equal(t, 4+3+3+1, missing, "of metrics, latency over the socket, an idle daemon, and fio")
 	require.Equal(t, 21+16, efficient)
 	left, err := os.ReadDir(dir)

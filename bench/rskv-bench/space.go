@@ -6,7 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime"
+	"strconv"
+	"sync"
 	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"rskv/bench/internal/kv"
 	"rskv/bench/internal/load"
@@ -200,86 +205,123 @@ func (r *runner) onePass(ctx context.Context, like *measure.Row, store *engine.S
 	return nil
 }
 
+// growthSide is one of the two indexes, with what its loads have shown.
+type growthSide struct {
+	sized   uint64 // keys the index is made for
+	row     *measure.Row
+	wall    *hdrhistogram.Histogram // of batches
+	own     *hdrhistogram.Histogram // of the same, processor time of the thread
+	control *hdrhistogram.Histogram // what one who did nothing saw meanwhile
+	bytes   float64                 // of memory a key
+	stats   engine.Stats
+}
+
 // indexGrowth is the load of new keys into an index that was made for few of them,
-// beside one that was made for all: what takes long in both is not growth.
+// beside one that was made for all: what takes long in both is not growth. What takes
+// long but no processor time of the thread, and what the control sees too, is the
+// machine's doing.
 func (r *runner) indexGrowth(ctx context.Context) error {
 	first := r.keys / indexGrows
 	memory := memoryFor(r.keys, 1)
-	row := func(name string) *measure.Row {
-		return &measure.Row{
-			Group: "index that grows", Name: name, Commit: "off", Unit: "M/s", Scale: 1e6,
+	var sides []*growthSide
+	var contenders []measure.Contender
+	for _, sized := range []uint64{first, r.keys} {
+		g := &growthSide{sized: sized, wall: measure.NewTimes(), own: measure.NewTimes(), control: measure.NewTimes()}
+		g.row = &measure.Row{
+			Group: "index that grows", Name: "put, made for " + count(sized), Commit: "off", Unit: "M/s", Scale: 1e6,
 			Setting: fmt.Sprintf("new keys of 8 B with values of 8 B, from %s to %s, 1 goroutine, batches of 32, memory %s; p50/p99 are of a batch", count(first), count(r.keys), mib(memory)),
 		}
+		sides = append(sides, g)
+		contenders = append(contenders, measure.Contender{Row: g.row, Run: func(ctx context.Context, _ time.Duration) (measure.Sample, error) {
+			return r.growOnce(ctx, g, memory, first)
+		}})
 	}
-	growing, ready := row("put, made for "+count(first)), row("put, made for "+count(r.keys))
-	var stall, bytes [2]float64 // longest batch in ms, bytes a key
-	var doublings uint64
-	var batches, slow [2]int64
-	contender := func(i int, row *measure.Row, sized uint64) measure.Contender {
-		return measure.Contender{Row: row, Run: func(context.Context, time.Duration) (measure.Sample, error) {
-			sample, st, err := r.growOnce(memory, smallIndex(sized), first)
-			if err != nil {
-				return sample, err
-			}
-			stall[i] = max(stall[i], float64(sample.Times.Max())/1e6)
-			batches[i] += sample.Times.TotalCount()
-			for _, bar := range sample.Times.Distribution() {
-				if bar.From > int64(stallMax) {
-					slow[i] += bar.Count
-				}
-			}
-			bytes[i] = (float64(st.IndexBuckets+st.IndexOverflow)*64 + float64(st.LogTail-st.LogBegin)) / float64(r.keys)
-			if i == 0 {
-				doublings = st.IndexDoublings
-			}
-			return sample, nil
-		}}
-	}
-	if err := r.ran(ctx, []measure.Contender{contender(0, growing, first), contender(1, ready, r.keys)}); err != nil {
+	if err := r.ran(ctx, contenders); err != nil {
 		return err
 	}
-	ready.Finish(nil)
-	growing.Finish(ready)
-	growing.Note("the index doubled %d times", doublings)
-	for i, row := range []*measure.Row{growing, ready} {
-		if len(row.Rates) == 0 {
-			continue
+	growing, ready := sides[0], sides[1]
+	ready.row.Finish(nil)
+	growing.row.Finish(ready.row)
+	growing.row.Note("the index doubled %d times", growing.stats.IndexDoublings)
+	for _, g := range sides {
+		if len(g.row.Rates) > 0 {
+			r.stalls(g)
 		}
-		row.Note("%d of %d batches took more than 1 ms", slow[i], batches[i])
-		r.figure(row, row.Name+": longest stall of a batch", "ms", stall[i])
-		r.figure(row, row.Name+": memory a key", "B", bytes[i])
 	}
 	return nil
 }
 
-// growOnce loads a store of its own: the first keys unmeasured, then the others.
-func (r *runner) growOnce(memory int64, indexBits int, first uint64) (sample measure.Sample, st engine.Stats, err error) {
+// stalls adds what took long, and what a key takes.
+func (r *runner) stalls(g *growthSide) {
+	g.row.Note("%s of %d batches took more than 1 ms; %s took more than 1 ms of the thread's processor time", above(g.wall, stallMax), g.wall.TotalCount(), above(g.own, stallMax))
+	noteControl(g.row, g.control)
+	own := r.figure(g.row, g.row.Name+": longest stall, processor time of the thread", "ms", float64(g.own.Max())/1e6)
+	own.Note("p99.99 %.2f ms; what writers did themselves, page faults and waits for locks of the kernel included", float64(g.own.ValueAtQuantile(99.99))/1e6)
+	wall := r.figure(g.row, g.row.Name+": longest stall of a batch", "ms", float64(g.wall.Max())/1e6)
+	wall.Note("who did nothing was kept from it for %.1f ms at the longest, and %s times for more than 1 ms; writes waited for memory %d times",
+		float64(g.control.Max())/1e6, above(g.control, stallMax), g.stats.SpaceWaits)
+	r.figure(g.row, g.row.Name+": memory a key", "B", g.bytes)
+}
+
+// above is how many times are longer.
+func above(times *hdrhistogram.Histogram, limit time.Duration) string {
+	n := int64(0)
+	for _, bar := range times.Distribution() {
+		if bar.From > int64(limit) {
+			n += bar.Count
+		}
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+// growOnce loads a store of its own: the first keys unmeasured, then the others, while
+// another goroutine does nothing, half of the time.
+func (r *runner) growOnce(ctx context.Context, g *growthSide, memory int64, first uint64) (sample measure.Sample, err error) {
 	const name = "growing"
-	s, err := r.smallStore(name, engine.Options{Memory: memory, CommitInterval: -1, IndexBits: indexBits}, first)
+	s, err := r.smallStore(name, engine.Options{Memory: memory, CommitInterval: -1, IndexBits: smallIndex(g.sized)}, first)
 	if err != nil {
-		return sample, st, err
+		return sample, err
 	}
 	defer r.discard(&err, s, name)
+	ctx, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _ = runLane(ctx, g.control, func() error { return nil }) })
+	err = s.grow(ctx, &sample, g, first, r.keys)
+	stop()
+	wg.Wait()
+	if err != nil {
+		return sample, err
+	}
+	g.stats = s.store.Stats()
+	g.bytes = (float64(g.stats.IndexBuckets+g.stats.IndexOverflow)*64 + float64(g.stats.LogTail-g.stats.LogBegin)) / float64(r.keys)
+	s.keys = r.keys
+	return sample, s.spotCheck()
+}
+
+// grow stores the keys from first on, in batches, and records how long each took.
+func (s *small) grow(ctx context.Context, sample *measure.Sample, g *growthSide, first, keys uint64) error {
+	runtime.LockOSThread() // for its processor time
+	defer runtime.UnlockOSThread()
 	w := newSmallWorker(s, smallLoad{batch: 32, write: true}, nil)
 	defer w.session.Close()
 	sample.Times = measure.NewTimes()
 	cpu, begin := measure.SelfCPU(), time.Now()
-	for k := first; k < r.keys && w.err == nil; {
+	last, own := begin, measure.ThreadCPU()
+	for k := first; k < keys && w.err == nil && ctx.Err() == nil; {
 		n := 0
-		for ; n < len(w.numbers) && k < r.keys; n++ {
+		for ; n < len(w.numbers) && k < keys; n++ {
 			w.numbers[n] = k
 			k++
 		}
-		batch := time.Now()
 		w.put(n)
-		measure.Record(sample.Times, int64(time.Since(batch)))
+		now, used := time.Now(), measure.ThreadCPU()
+		measure.Record(sample.Times, int64(now.Sub(last)))
+		measure.Record(g.own, int64(used-own))
+		last, own = now, used
 	}
+	g.wall.Merge(sample.Times)
 	sample.Ops, sample.Elapsed, sample.CPU = w.ops, time.Since(begin), measure.SelfCPU()-cpu
-	if w.err != nil {
-		return sample, st, w.err
-	}
-	s.keys = r.keys
-	return sample, s.store.Stats(), s.spotCheck()
+	return errors.Join(w.err, ctx.Err())
 }
 
 // spotCheck looks at a few keys of all.
