@@ -96,6 +96,8 @@ type committer struct {
 	encoded    []byte        // the same, as the commit record holds them
 
 	durable atomic.Uint64 // version of the last durable commit
+	// toldBegin is where the log begins according to it, in units.
+	toldBegin atomic.Uint64
 }
 
 func (c *committer) init(s *Store) {
@@ -506,6 +508,7 @@ func (c *committer) syncing() time.Duration {
 		l.ledger.durable.Store(max(l.ledger.durable.Load(), l.number))
 	}
 	s.log.SetDurable(c.end)
+	c.toldBegin.Store(uint64(c.logBegin))
 	c.beside = s.log.Appended() - c.cutBytes
 	c.durable.Store(s.ledgers.version.Load())
 	s.stats.commits.Add(1)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"rskv/engine/internal/record"
 	"rskv/ioring"
 	"rskv/ioring/iotest"
 )
@@ -166,6 +167,53 @@ func TestCompact_Automatic(t *testing.T) {
 	require.Positive(t, st.Compactions)
 	require.Zero(t, st.CompactErr)
 	require.InDelta(t, keys*2032, st.LiveBytes, keys*200)
+	n.Close()
+	require.NoError(t, s.Close())
+}
+
+// TestCompact_FreesWhatIsTold: a pass that leaves its commit to the next one frees what
+// no commit has told yet, or never, where nobody writes any more.
+func TestCompact_FreesWhatIsTold(t *testing.T) {
+	seed := newSeed(t)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	dev := newMem()
+	s := openOn(t, dev, func(o *Options) { o.LiveRatio, o.CommitInterval = LiveRatioDefault, time.Second })
+	n := s.NewSession()
+	const keys = 2000
+	number := uint64(0)
+	last := map[int]uint64{}
+	owed := false
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end) && !(owed && s.Stats().LogFreed > 0); {
+		for range 500 {
+			i := rng.IntN(keys)
+			number++
+			last[i] = number
+			require.NoError(t, n.Put(key64(i), valueOf(uint64(i), number, 1000)))
+		}
+		// In this order: what is told only rises.
+		freed := record.Addr(s.stats.freed.Load())
+		told := record.Addr(s.commit.toldBegin.Load())
+		require.LessOrEqual(t, freed, told, "freed what a crash would look for")
+		owed = owed || s.log.Begin() > told
+	}
+	require.True(t, owed, "no pass has left its commit to the next one")
+	size := record.Addr(s.dev.SegmentSize() / record.Unit)
+	require.Eventually(t, func() bool {
+		begin := s.log.Begin()
+		return record.Addr(s.stats.freed.Load()) == begin&^(size-1) && record.Addr(s.commit.toldBegin.Load()) == begin
+	}, 20*time.Second, time.Millisecond, "what is dead stays on the disk")
+	require.Positive(t, s.Stats().LastPass.Freed)
+	syncStore(t, s)
+	dev = dev.CrashImage(iotest.CrashOptions{})
+	n.Close()
+	require.NoError(t, s.Close())
+	s = openOn(t, dev, nil)
+	n = s.NewSession()
+	for i, version := range last {
+		value, err := n.Get(key64(i), nil)
+		require.NoError(t, err, "key %d", i)
+		require.NoError(t, valueIs(value, uint64(i), version, 1000))
+	}
 	n.Close()
 	require.NoError(t, s.Close())
 }

@@ -19,7 +19,7 @@ import (
 //	|== pass ========|----------------------------------------|
 //	   live records -------------------------------------------> copies
 //
-//	idle -> judging -> resolving -> committing -> sweeping -> idle
+//	idle -> judging -> resolving -> (committing ->) sweeping -> idle
 //
 // Judging goes over every record of the region, page by page, and asks the index:
 // the newest record of a chain is live and is copied at once; one that has a newer
@@ -32,9 +32,10 @@ import (
 // is alive after all is moved.
 //
 // Then begin is raised in memory: whoever looks below it finds nothing, and everything
-// live is above. The commit that follows carries the copies and the new begin. Only
-// when that is durable are segments freed, those that no kept checkpoint and no backup
-// needs, after the manifest says so.
+// live is above. The commit that follows carries the copies and the new begin: while
+// the disk budget allows that, the next one that comes by itself, beside the next pass,
+// else one that is asked for. Only when that is durable are segments freed, those that
+// no kept checkpoint and no backup needs, after the manifest says so.
 //
 // A crash before the commit finds the old begin and every original; after it, the
 // new begin and every copy. A tombstone is not copied: whatever it hides is older,
@@ -65,8 +66,10 @@ const (
 	compactGroup = groupOps
 	// compactWorkers bounds the workers.
 	compactWorkers = 4
-	// compactPoll is how often the task looks whether a pass is due while the log
-	// moves, compactRetry how long it waits after one that failed.
+	// compactLook is how often the task looks whether a pass is due while the log
+	// moves, compactPoll while something keeps it from one, compactRetry how long it
+	// waits after one that failed.
+	compactLook  = 100 * time.Millisecond
 	compactPoll  = time.Second
 	compactRetry = 10 * time.Second
 )
@@ -107,6 +110,8 @@ type compactor struct {
 	target    record.Addr // where a pass that was asked for has to get to
 	notBefore int64
 	durable   record.Addr // begin according to the last commit
+	owedSince int64       // clock time since which a commit has to tell of begin; 0: none has
+	counted   bool        // the commit under way is for passes that have ended
 
 	workers []*compactWorker
 
@@ -189,7 +194,11 @@ func (c *compactor) step() time.Duration {
 	}
 	switch c.state {
 	case compactIdle:
-		return c.start()
+		wait := c.start()
+		if wait != 0 {
+			c.store.rests.end(restProcessor)
+		}
+		return wait
 	case compactJudging, compactResolving:
 		return c.work()
 	case compactCommitting:
@@ -212,9 +221,17 @@ func (c *compactor) start() time.Duration {
 			limit = min(limit, c.request.until)
 		}
 	} else {
+		c.told()
+		before := c.result.Freed
 		freeErr := c.free() // a checkpoint that held it back may have gone
+		c.freedLater(c.result.Freed - before)
 		s.dev.Recycle(s.room.recyclable())
 		s.room.look()
+		if c.owedSince != 0 && !c.mayOwe(now) && now >= c.notBefore && s.Err() == nil {
+			c.counted = true
+			c.askCommit()
+			return 0
+		}
 		if s.room.closed.Load() && c.held() && now >= c.notBefore && s.Err() == nil {
 			// Another pass would only add to what is held. Where it cannot be freed
 			// because the disk fails, writers are told and not kept waiting.
@@ -229,7 +246,10 @@ func (c *compactor) start() time.Duration {
 			if pay || c.held() || s.room.closed.Load() || s.Err() != nil {
 				return compactPoll
 			}
-			return c.look.after(s, restCompact, compactPoll)
+			if c.owedSince != 0 {
+				return compactLook
+			}
+			return c.look.after(s, restCompact, compactLook)
 		}
 		c.stuck.Store(false)
 		limit = min(limit, c.part(e))
@@ -276,6 +296,7 @@ func (c *compactor) beginJudging() error {
 	}
 	c.perPage.Store(int64(s.opt.PageSize) / max(s.meanRecord(), record.Unit) / 2)
 	c.state = compactJudging
+	s.rests.begin(restProcessor)
 	c.reader.Store(s.newPageReader(s.manifestUntil(c.until), c.begin, c.until, c.space.pages, c.wake))
 	s.scans.pass()
 	c.wake()
@@ -305,7 +326,7 @@ func (c *compactor) work() time.Duration {
 	if wait := c.store.scans.wait(c.until); wait > 0 {
 		return wait
 	}
-	c.commit()
+	c.raise()
 	return 0
 }
 
@@ -353,8 +374,8 @@ func (c *compactor) resolve() bool {
 	return true
 }
 
-// commit raises begin and asks for the commit that carries the copies.
-func (c *compactor) commit() {
+// raise raises begin and sees to a commit that tells of it, and carries the copies.
+func (c *compactor) raise() {
 	s := c.store
 	// First: a commit that says where the log begins now must hold, or follow one
 	// that holds, what it has then lost.
@@ -362,8 +383,45 @@ func (c *compactor) commit() {
 	s.log.SetBegin(c.until)
 	s.live.Add(-c.dropped.Load())
 	c.result.Scanned += (c.until - c.begin).Bytes()
+	if now := s.opt.Clock.Monotonic(); c.request == nil && c.mayOwe(now) {
+		if c.owedSince == 0 {
+			c.owedSince = now
+		}
+		c.settle(nil)
+		return
+	}
+	c.askCommit()
+}
+
+// mayOwe reports whether there is time until the next commit that comes by itself.
+// Every commit freezes what is updated in place in memory: one for each pass would
+// have the log grow for no other reason, and the pass would wait for it.
+func (c *compactor) mayOwe(now int64) bool {
+	s := c.store
+	comes := s.opt.CommitInterval > 0 && s.opt.CommitInterval <= compactPoll
+	return comes && s.room.urgency() <= 0 && (c.owedSince == 0 || now-c.owedSince < 2*int64(compactPoll))
+}
+
+// told looks whether a commit has told of begin.
+func (c *compactor) told() {
+	if begin := record.Addr(c.store.commit.toldBegin.Load()); c.owedSince != 0 && begin >= c.store.log.Begin() {
+		c.owedSince, c.durable = 0, max(c.durable, begin)
+	}
+}
+
+// freedLater counts what was freed when the last pass had ended.
+func (c *compactor) freedLater(bytes int64) {
+	if p := c.last.Load(); p != nil && bytes > 0 {
+		last := *p
+		last.Freed += bytes
+		c.last.Store(&last)
+	}
+}
+
+// askCommit asks for the commit.
+func (c *compactor) askCommit() {
 	c.state = compactCommitting
-	s.commit.ask(true, func(r commitResult) {
+	c.store.commit.ask(true, func(r commitResult) {
 		c.mu.Lock()
 		c.mu.committed = &r
 		c.mu.Unlock()
@@ -406,23 +464,35 @@ func (c *compactor) committing() time.Duration {
 	if r == nil {
 		return -1
 	}
+	counted := c.counted
+	c.counted = false
 	if r.err != nil {
 		return c.finish(r.err)
 	}
-	c.durable = c.until
+	c.owedSince, c.durable = 0, r.begin
 	err := c.free()
 	c.store.room.look()
+	if counted {
+		c.stuck.Store(err != nil)
+		c.state = compactIdle
+		return 0
+	}
+	c.settle(err)
+	return 0
+}
+
+// settle ends the region, and the pass if it was its last.
+func (c *compactor) settle(err error) {
 	c.recount()
 	if err != nil || c.request == nil || c.until >= c.target {
 		c.finish(err)
 	}
 	if total := c.store.log.Tail() - c.store.log.Begin(); c.until < c.swept+total/compactParts {
 		c.state = compactIdle // a look at the whole index for little
-		return 0
+		return
 	}
 	c.state, c.row, c.swept = compactSweeping, 0, c.until
 	c.drain.begin(c.store, &c.task)
-	return 0
 }
 
 // sweepRows is how many rows of the index are swept in a step: some 100 us.

@@ -11,7 +11,7 @@ import (
 // passSpace is the memory that passes work with, outside the Go heap, taken from the
 // log's as long as there is something to be compacted:
 //
-//	| pages being judged | suspects                            | ring of the resolver |
+//	| pages being judged, then ring of the resolver | suspects                   |
 type passSpace struct {
 	memory   *ioring.Memory // nil: none
 	share    int64          // of the budget it was made for, in bytes
@@ -25,7 +25,9 @@ const (
 	// most that is of use, in bytes.
 	passShare = 8
 	passMax   = 256 << 20
-	// passPages is the least number of pages, passRing the most for the ring.
+	// passReads is the part of it for what is read, passPages the least number of
+	// pages, passRing the most for the ring.
+	passReads = 3
 	passPages = 2
 	passRing  = 4 << 20
 	// passSuspects is the least memory for suspects.
@@ -40,20 +42,20 @@ func (c *compactor) makeSpace() error {
 		c.letGo() // the budget has been changed
 	}
 	if p.memory == nil {
-		pages := min(max(share/3/page, passPages), int64(2*len(c.workers)+1)) * page
-		ring := min(max(share/8, ringMin), passRing) &^ (blockBytes - 1)
-		size := max(share, pages+ring+passSuspects) &^ (blockBytes - 1)
+		pages := min(max((share/passReads+page-1)/page, passPages), int64(4*len(c.workers)+1)) * page
+		ring := min(max(share/passReads, ringMin), passRing) &^ (blockBytes - 1)
+		size := max(share, max(pages, ring)+passSuspects) &^ (blockBytes - 1)
 		memory, err := ioring.AllocMemory(size)
 		if err != nil {
 			return fmt.Errorf("memory for compaction: %w", err)
 		}
 		p.memory, p.share = memory, share
-		p.pages, p.ring = memory.Bytes()[:pages], memory.Bytes()[size-ring:]
+		p.pages, p.ring = memory.Bytes()[:pages], memory.Bytes()[:ring]
 		if err := c.store.claimForPasses(size); err != nil {
 			return err
 		}
 	}
-	p.suspects.in(p.memory.Bytes()[len(p.pages) : len(p.memory.Bytes())-len(p.ring)])
+	p.suspects.in(p.memory.Bytes()[max(len(p.pages), len(p.ring)):])
 	return nil
 }
 

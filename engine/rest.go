@@ -27,7 +27,16 @@ const (
 	restCompact
 	restExpire
 	restOrder
+	// restProcessor is no rest: while a pass of compaction is under way, its workers
+	// wait for the device again and again, and for a processor each time. Where writers
+	// leave none, they would get one when the scheduler takes it away from one of them,
+	// after 10 ms. So writers let others go first, now and then.
+	restProcessor
 )
+
+// yieldAfter is how much a session does until it lets others go first: sections, and
+// records appended. That is some 100 us.
+const yieldAfter = 512
 
 // restMax bounds the rest of those who look: what becomes due without a write,
 // because the disk has changed, is seen within it.
@@ -49,16 +58,30 @@ type rests struct{ bits atomic.Uint32 }
 func (r *rests) begin(bit uint32) { r.bits.Or(bit) }
 func (r *rests) end(bit uint32)   { r.bits.And(^bit) }
 
-// wrote wakes those who rest. A writer calls it outside of its section.
-func (s *Store) wrote() {
-	if s.rests.bits.Load() != 0 {
-		s.endRests()
+// wrote wakes those who rest, and lets others go first if that is wanted. A writer
+// calls it outside of its section.
+func (s *Session) wrote() {
+	if bits := s.store.rests.bits.Load(); bits != 0 {
+		s.answerRests(bits)
 	}
 }
 
 //go:noinline
+func (s *Session) answerRests(bits uint32) {
+	if bits&^restProcessor != 0 {
+		s.store.endRests()
+	}
+	if bits&restProcessor == 0 || s.mover {
+		return
+	}
+	if s.turn += 1 + int(s.tally.appended); s.turn >= yieldAfter {
+		s.turn = 0
+		s.store.opt.Runner.Yield()
+	}
+}
+
 func (s *Store) endRests() {
-	bits := s.rests.bits.Swap(0)
+	bits := s.rests.bits.And(restProcessor)
 	if bits&restCommit != 0 {
 		s.commit.task.Wake()
 	}

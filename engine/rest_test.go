@@ -153,3 +153,34 @@ func TestLook(t *testing.T) {
 	n.Close()
 	require.NoError(t, s.Close())
 }
+
+// yieldCounter counts how often others are let go first.
+type yieldCounter struct {
+	Runner
+	yields atomic.Int64
+}
+
+func (r *yieldCounter) Yield() {
+	r.yields.Add(1)
+	r.Runner.Yield()
+}
+
+// TestRest_Processor: writers keep the processors from a pass of compaction, or let
+// others go first when nobody wants to.
+func TestRest_Processor(t *testing.T) {
+	r := &yieldCounter{Runner: GoRunner()}
+	s := openOn(t, newMem(), func(o *Options) { o.Runner, o.CommitInterval, o.LiveRatio = r, -1, -1 })
+	n := s.NewSession()
+	write := func(count int, wanted uint32) int64 {
+		before := r.yields.Load()
+		for i := range count {
+			s.rests.begin(wanted) // the task takes it away where no pass is under way
+			require.NoError(t, n.Put(key64(i%10), valueOf(1, uint64(i), 8)))
+		}
+		return r.yields.Load() - before
+	}
+	require.Zero(t, write(3*yieldAfter, 0))
+	require.GreaterOrEqual(t, write(3*yieldAfter, restProcessor), int64(2))
+	n.Close()
+	require.NoError(t, s.Close())
+}

@@ -63,6 +63,7 @@ type Session struct {
 		spare []*readOp
 	}
 	ready  chan struct{} // capacity 1
+	turn   int           // what it has done since it let others go first, see rest.go
 	closed bool
 	admit  func(n int) error // see Admit; nil: all
 }
@@ -170,7 +171,7 @@ func (s *Session) exit() {
 	if s.writing {
 		s.writing = false
 		s.slot.EndWrite()
-		s.store.wrote()
+		s.wrote()
 	}
 }
 
