@@ -160,14 +160,15 @@ func (c *committer) join(force bool, fn waiter) bool {
 func (c *committer) lead() {
 	left := false
 	if c.stepping.TryLock() {
-		rested := c.rested
+		rested, again := c.rested, false
 		if c.state != commitIdle || c.asked() { // else the task was faster
 			began := c.store.opt.Clock.Monotonic()
-			c.advance(true)
+			// A leader that found the task's rest begun, and then a write, has to hand on the wait.
+			again = c.advance(true) >= 0 && c.rested
 			c.store.tasks.ran(TaskCommit, began, nil)
 		}
 		// Who has ended the task's rest wakes it: writers do not any more.
-		left = len(c.serving) > 0 || rested && !c.rested
+		left = len(c.serving) > 0 || rested && !c.rested || again
 		c.stepping.Unlock()
 	}
 	if left || c.asked() {
