@@ -62,12 +62,13 @@ func TestRunDurability(t *testing.T) {
 
 // A row of compaction without a pass, or of growth without growth, measures nothing.
 func TestRunSpace(t *testing.T) {
-	rows := smokeGroup(t, "space")
-	require.Len(t, rows, 4)
+	rows := smokeGroup(t, "space", "--rskvd", buildRSKVD(t))
+	require.Len(t, rows, 4+2)
+	require.NotNil(t, rows["put over the socket, passes run"].Ratio)
 	require.NotNil(t, rows["put, passes run"].Ratio)
 	require.GreaterOrEqual(t, rows["write amplification"].Rate.Median, 1.0)
 	rows = smokeGroup(t, "growth")
-	require.Len(t, rows, 6)
+	require.Len(t, rows, 8)
 	growing := rows["put, made for 156"]
 	require.NotNil(t, growing.Ratio)
 	require.Regexp(t, "doubled [1-9]", strings.Join(growing.Notes, "\n"))

@@ -144,7 +144,10 @@ func (r *runner) compaction(ctx context.Context) (err error) {
 	with.Note("passes scanned %.0f MB/s while the load ran", float64(scanned)/max(loaded.Seconds(), 1e-9)/1e6)
 	with.Note("writes waited for room or memory %d times", store.Stats().SpaceWaits-from.SpaceWaits)
 	r.amplification(with, from, store.Stats())
-	return r.onePass(ctx, with, store)
+	if err := r.onePass(ctx, with, store); err != nil {
+		return err
+	}
+	return r.compactionSocket(ctx, s, budget)
 }
 
 // firstPass goes on until compaction has begun.

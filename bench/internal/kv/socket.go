@@ -35,11 +35,13 @@ type SocketOptions struct {
 	Shared bool
 	// Sync answers a put when it is on stable storage.
 	Sync bool
+	// Flags are more flags of the daemon.
+	Flags []string
 }
 
 // OpenSocket starts a daemon.
 func OpenSocket(ctx context.Context, o SocketOptions) (*Socket, error) {
-	server, err := peer.RSKVD(ctx, o.RSKVD, o.Dir, o.Memory, o.Commit)
+	server, err := peer.RSKVD(ctx, o.RSKVD, o.Dir, o.Memory, o.Commit, o.Flags...)
 	if err != nil {
 		return nil, err
 	}
@@ -68,6 +70,30 @@ func (s *Socket) Worker() (Worker, error) {
 	return &socketWorker{client: c, own: true, sync: s.sync}, nil
 }
 
+// Stat is one of the daemon's counters of its engine, by the name it has in stats; 0 if
+// it cannot be had.
+func (s *Socket) Stat(name string) float64 {
+	ctx, cancel := context.WithTimeout(context.Background(), statsMax)
+	defer cancel()
+	stats, err := s.stats.Stats(ctx)
+	if err != nil {
+		return 0
+	}
+	return number(stats["engine_"+name])
+}
+
+func number(x any) float64 {
+	switch v := reflect.ValueOf(x); {
+	case v.CanUint():
+		return float64(v.Uint())
+	case v.CanInt():
+		return float64(v.Int())
+	case v.CanFloat():
+		return v.Float()
+	}
+	return 0
+}
+
 // statsMax bounds how long the daemon may take to tell its counters.
 const statsMax = 10 * time.Second
 
@@ -80,15 +106,7 @@ func (s *Socket) Usage() Usage {
 	if err != nil {
 		return u // what is unknown is zero
 	}
-	at := func(name string) uint64 {
-		switch v := reflect.ValueOf(stats["engine_"+name]); {
-		case v.CanUint():
-			return v.Uint()
-		case v.CanInt():
-			return uint64(v.Int())
-		}
-		return 0
-	}
+	at := func(name string) uint64 { return uint64(number(stats["engine_"+name])) }
 	u.Reads, u.Cold, u.DeviceReads = at("reads"), at("cold_reads"), at("device_reads")
 	u.DeviceRead, u.Writes = at("device_read_bytes"), at("device_written_bytes")
 	return u

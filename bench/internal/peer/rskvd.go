@@ -10,8 +10,9 @@ import (
 )
 
 // RSKVD starts the daemon in a directory of its own below dir. memory is its
-// budget in bytes; commit is the commit interval, 0 for only when asked.
-func RSKVD(ctx context.Context, program, dir string, memory int64, commit time.Duration) (*Server, error) {
+// budget in bytes; commit is the commit interval, 0 for only when asked; flags are
+// more of its flags.
+func RSKVD(ctx context.Context, program, dir string, memory int64, commit time.Duration, flags ...string) (*Server, error) {
 	if program == "" {
 		var err error
 		if program, err = Beside("rskvd"); err != nil {
@@ -23,8 +24,9 @@ func RSKVD(ctx context.Context, program, dir string, memory int64, commit time.D
 		return nil, err
 	}
 	socket := filepath.Join(own, "sock")
-	return start(ctx, "rskvd", socket, program, "--dir", filepath.Join(own, "data"), "--socket", socket,
-		"--memory", fmt.Sprint(memory), "--commit-interval", commit.String())
+	flags = append([]string{"--dir", filepath.Join(own, "data"), "--socket", socket,
+		"--memory", fmt.Sprint(memory), "--commit-interval", commit.String()}, flags...)
+	return start(ctx, "rskvd", socket, program, flags...)
 }
 
 // Beside finds a program that was built together with this one: next to it,
