@@ -51,8 +51,8 @@ func (w *writable) ask() (state, string) {
 	if err := w.store.Err(); err != nil {
 		return stateReadOnly, err.Error()
 	}
-	if w.store.Full() {
-		return stateFull, engine.ErrDiskFull.Error()
+	if err := w.store.Full(); err != nil {
+		return stateFull, err.Error()
 	}
 	return stateOK, ""
 }
@@ -63,7 +63,7 @@ func (w *writable) tell(was state) {
 	case w.mu.is == stateReadOnly:
 		w.log.Error("the store takes no writes any more", "state", string(w.mu.is), "error", w.mu.why)
 	case w.mu.is == stateFull:
-		w.log.Error("the store takes no writes until there is room", "state", string(w.mu.is))
+		w.log.Error("the store takes no writes until there is room", "state", string(w.mu.is), "error", w.mu.why)
 	case was != "":
 		w.log.Info("the store takes writes again", "after", string(was))
 	}

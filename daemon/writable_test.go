@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -91,11 +92,33 @@ func TestHealth_DiskFull(t *testing.T) {
 	w.want(true, "put", []byte("k"), []byte("v"), opt{"sync": true})
 	undo := fault.Inject(iotest.Rule{Kind: ioring.Write, Err: unix.ENOSPC})
 	w.refuse(ipc.CodeDiskFull, "put", []byte("k"), []byte("w"), opt{"sync": true})
-	d.agree(w, "disk full", "disk is full", `msg="the store takes no writes until there is room"`)
+	d.agree(w, "disk full", "disk is full: the file system", `msg="the store takes no writes until there is room"`)
 	w.refuse(ipc.CodeDiskFull, "sync")
 	w.want([]byte("w"), "get", []byte("k"))
 	undo()
 	require.Eventually(t, func() bool { return w.ask("sync").code == "" }, patience, 10*time.Millisecond)
 	d.agree(w, "ok", "", `msg="the store takes writes again"`)
 	w.want(true, "put", []byte("k"), []byte("x"), opt{"sync": true})
+}
+
+// TestHealth_BudgetFull: a store whose disk budget is used up refuses writes and passes
+// for a healthy one; or nobody is told that it is the budget, and not the disk.
+func TestHealth_BudgetFull(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Disk, cfg.SegmentSize, cfg.PageSize, cfg.CommitInterval = 16<<20, 1<<20, 256<<10, 20*time.Millisecond
+	d := startOn(t, cfg, iotest.NewMem(iotest.MemOptions{SegmentSize: 1 << 20}))
+	w := d.dial()
+	value := make([]byte, 60<<10)
+	var refused answer
+	require.Eventually(t, func() bool {
+		for i := range (16 << 20) / len(value) {
+			if refused = w.ask("put", fmt.Append(nil, i), value); refused.code != "" {
+				return true
+			}
+		}
+		return false
+	}, patience, time.Millisecond)
+	require.EqualValues(t, ipc.CodeDiskFull, refused.code)
+	require.Contains(t, refused.reason, "disk budget")
+	d.agree(w, "disk full", "disk budget", `msg="the store takes no writes until there is room"`)
 }

@@ -271,7 +271,7 @@ func (c *committer) tryCut() time.Duration {
 		// The flusher wakes us when there is one.
 		c.waiting.Store(true)
 		if s.log.Stuck() {
-			c.answer(ErrDiskFull)
+			c.answer(errDeviceFull)
 		}
 		return fullWait
 	}
@@ -476,7 +476,7 @@ func (c *committer) flushing() time.Duration {
 			// The group stays and is written when there is room. Nobody waits
 			// for that, not even those who would be served by the next one.
 			c.takeWaiters()
-			c.answer(ErrDiskFull)
+			c.answer(errDeviceFull)
 		}
 		return -1
 	}

@@ -234,6 +234,8 @@ func TestCompact_FullOfLive(t *testing.T) {
 		err = n.Put(key64(keys), make([]byte, 2000))
 	}
 	require.ErrorIs(t, err, ErrDiskFull)
+	require.ErrorContains(t, err, "disk budget")
+	require.Equal(t, err, s.Full())
 	keys--
 	require.Greater(t, keys, 4000, "much less fits than the budget")
 	_, err = n.Get(key64(0), nil)

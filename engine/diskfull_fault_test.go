@@ -33,7 +33,7 @@ func TestFault_Reserve(t *testing.T) {
 		}
 	}))
 	full--
-	require.True(t, s.Full())
+	require.ErrorContains(t, s.Full(), "file system")
 	require.Less(t, full*len(value), segments<<20)
 	version := syncStore(t, s)
 	require.Equal(t, "disk full", s.Stats().State)

@@ -36,6 +36,10 @@ var (
 	// ErrDiskFull: there is no room for new log. Reads go on, and writes again
 	// as soon as there is room.
 	ErrDiskFull = errors.New("disk is full")
+
+	errDeviceFull = fmt.Errorf("%w: the file system has no room for more log", ErrDiskFull)
+	errBudgetFull = fmt.Errorf("%w: the disk budget is used up, and compaction makes no room", ErrDiskFull)
+
 	// ErrReadOnly: an I/O error has made the store read-only. It wraps the
 	// error that did it.
 	ErrReadOnly = errors.New("store is read-only after an I/O error")

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -54,7 +55,7 @@ const chunkTriesMax = 16
 func (s *Session) giveUpChunks(op *Op) bool {
 	s.unlinked.Store(0)
 	if s.chunkTries++; s.chunkTries == chunkTriesMax {
-		op.Err = ErrDiskFull
+		op.Err = cmp.Or(s.store.Full(), ErrDiskFull)
 		return true
 	}
 	s.waitSpace()

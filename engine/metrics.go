@@ -306,7 +306,7 @@ func (s *Store) Stats() Stats {
 	st.DeadBytes, st.NextCompaction = e.Reclaimable, e.Reason
 	if err := s.Err(); err != nil {
 		st.State = err.Error()
-	} else if s.log.Full() || s.room.full.Load() {
+	} else if s.Full() != nil {
 		st.State = "disk full"
 	}
 	c.holds.Lock()

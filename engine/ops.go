@@ -483,8 +483,8 @@ func (s *Session) failed(op *Op, out outcome) outcome {
 		}
 		// The reserve is for what makes room: that may wait for a page.
 		makesRoom := op.Kind == OpDelete || s.mover
-		if s.store.log.Stuck() || (s.store.log.Full() || s.store.room.full.Load()) && !makesRoom {
-			return op.fail(ErrDiskFull)
+		if full := s.store.Full(); full != nil && (!makesRoom || s.store.log.Stuck()) {
+			return op.fail(full)
 		}
 	}
 	return out

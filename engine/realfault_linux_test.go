@@ -376,7 +376,7 @@ func (r *realRun) resumes() {
 	if r.store.Err() != nil {
 		return
 	}
-	require.Eventually(r.t, func() bool { return r.sync() == nil && !r.store.Full() }, waitLong, time.Millisecond, r.what)
+	require.Eventually(r.t, func() bool { return r.sync() == nil && r.store.Full() == nil }, waitLong, time.Millisecond, r.what)
 	r.put(realKey(0), []byte("there is room"))
 	require.NoError(r.t, r.sync(), r.what)
 	require.Equal(r.t, "ok", r.store.Stats().State, r.what)

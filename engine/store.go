@@ -412,8 +412,17 @@ func (s *Store) Err() error {
 	return nil
 }
 
-// Full reports whether writes get ErrDiskFull at the moment.
-func (s *Store) Full() bool { return s.log.Full() }
+// Full is the error that writes get for want of room at the moment, an ErrDiskFull that
+// says of what; nil if there is room.
+func (s *Store) Full() error {
+	switch {
+	case s.log.Full() || s.log.Stuck():
+		return errDeviceFull
+	case s.room.full.Load():
+		return errBudgetFull
+	}
+	return nil
+}
 
 // Close commits, waits for what is in flight and releases everything. It returns
 // the error of that commit: nil means that everything applied is durable.
