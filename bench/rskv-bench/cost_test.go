@@ -89,6 +89,7 @@ func TestSoak(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	require.Zero(t, run(t.Context(), args, &stdout, &stderr), stderr.String())
 	require.Contains(t, stdout.String(), "every key is right")
+	require.Regexp(t, `it stands for [0-9.]+ days .* users wrote [0-9.]+ times`, stdout.String())
 	for _, name := range []string{"disk", "memory", "live", "throughput"} {
 		svg, err := os.ReadFile(filepath.Join(plots, "soak-"+name+".svg"))
 		require.NoError(t, err)

@@ -67,6 +67,7 @@ const (
 type soakSample struct {
 	at                       float64 // seconds
 	ops                      uint64
+	written, appended        uint64 // bytes of log: by users, and with what compaction copied
 	disk, used, rss, memory  int64
 	index, indexMax, live    int64
 	ratio, writeAmplificated float64
@@ -199,7 +200,7 @@ func (s *soak) work(ctx context.Context) error {
 func (s *soak) look(at time.Duration) {
 	st := s.store.Stats()
 	x := soakSample{
-		at: at.Seconds(), ops: s.opsAll.Load(), disk: usedBy(s.dir), used: st.DiskUsed, rss: soakResident(),
+		at: at.Seconds(), ops: s.opsAll.Load(), written: st.LogAppended - st.Moved - st.Forwarded, appended: st.LogAppended, disk: usedBy(s.dir), used: st.DiskUsed, rss: soakResident(),
 		memory: st.MemoryIndex + st.MemoryLog + st.MemoryBuffers + st.MemoryPasses + st.MemoryTimers + st.MemoryOrdered, index: st.MemoryIndex, indexMax: st.MemoryIndexMax,
 		live: st.LiveBytes, ratio: float64(st.LiveBytes) / float64(max(st.LogTail-st.LogBegin, 1)), writeAmplificated: st.WriteAmplification,
 	}
@@ -236,6 +237,12 @@ func (s *soak) report() error {
 		if ratio < s.least {
 			s.broken = append(s.broken, fmt.Sprintf("the last quarter did %.2f times the operations of the first, want %.2f", ratio, s.least))
 		}
+	}
+	if n := len(s.samples); n > 1 {
+		first, last := s.samples[0], s.samples[n-1]
+		lives := float64(last.written-first.written) / float64(max(last.live, 1))
+		fmt.Fprintf(s.out, "it stands for %.1f days of a store whose data is all rewritten once a day: users wrote %.1f times what lives, and the log went %.1f times through its disk budget\n",
+			lives, lives, float64(last.appended-first.appended)/float64(s.disk))
 	}
 	if s.plots != "" {
 		if err := s.draw(); err != nil {
