@@ -315,7 +315,18 @@ func (m *model) phase(quota int64) {
 		m.t.Fatalf("the workers do not come to an end: %+v", m.store.Stats())
 	}
 	close(stop)
-	others.Wait()
+	for ended := background(others.Wait); ; {
+		select {
+		case <-ended:
+			return
+		case <-time.After(time.Millisecond):
+			if m.clock != nil {
+				m.quiet.Lock()
+				m.move(1) // what is under way may wait for its time
+				m.quiet.Unlock()
+			}
+		}
+	}
 }
 
 // tick lets the clock move now and then, while nothing is pending.
