@@ -30,7 +30,7 @@ const (
 	// nobody asks how it is.
 	writableTick = time.Second
 	// restMax is how often an idle store is looked at.
-	restMax = time.Minute
+	restMax = 2 * time.Minute
 )
 
 func (p *pulse) init() { p.wake = make(chan struct{}, 1) }

@@ -40,7 +40,7 @@ const yieldAfter = 512
 
 // restMax bounds the rest of those who look: what becomes due without a write,
 // because the disk has changed, is seen within it.
-const restMax = time.Minute
+const restMax = 2 * time.Minute
 
 // restLeft is the time to the next full restMax of the wall clock: where several
 // rest, they look together, which wakes the process once and not once for each.

@@ -27,7 +27,7 @@ func (r *stepCounter) Start(name string, step func() time.Duration) Task {
 	})
 }
 
-// looks is how many tasks look again when a minute is full.
+// looks is how many tasks look again when restMax is full.
 const looks int64 = 4
 
 // TestRest_Idle: the tasks of an idle store go on looking whether there is something

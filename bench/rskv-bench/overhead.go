@@ -30,7 +30,7 @@ func (r *runner) overheadSetting() overheadSetting {
 	if r.small {
 		return overheadSetting{memory: 64 << 20, keys: 2 * keysMin, sessions: 10, daemon: 32 << 20, settle: 200 * time.Millisecond, idle: 300 * time.Millisecond}
 	}
-	return overheadSetting{memory: 16 << 30, keys: r.keys, sessions: 1000, daemon: 256 << 20, settle: 5 * time.Second, idle: time.Minute}
+	return overheadSetting{memory: 16 << 30, keys: r.keys, sessions: 1000, daemon: 256 << 20, settle: 5 * time.Second, idle: 2 * time.Minute}
 }
 
 // overhead is what a store and its daemon need besides what they do: the garbage
