@@ -486,4 +486,31 @@ func TestOpen_IndexDoesNotFit(t *testing.T) {
 	require.NoError(t, s.Close())
 	_, err := tryOpenOn(mem.CrashImage(iotest.CrashOptions{}), nil)
 	require.ErrorIs(t, err, ErrMemoryTooSmall)
+	// It fits, but not with the keys in their order beside it.
+	_, err = tryOpenOn(mem.CrashImage(iotest.CrashOptions{}), func(o *Options) { o.Memory, o.Ordered = 80<<20, true })
+	require.ErrorIs(t, err, ErrMemoryTooSmall)
+	require.ErrorIs(t, err, errOrderMemory)
+}
+
+// TestOpen_SealedExpiry: a checkpoint whose checksum holds, but whose table of expiry is
+// none, is loaded without it.
+func TestOpen_SealedExpiry(t *testing.T) {
+	mem := newMem()
+	s := openOn(t, mem, nil)
+	n := s.NewSession()
+	require.NoError(t, n.one(&Op{Kind: OpPut, Key: []byte("key"), Value: []byte("v"), TTL: 1_000_000}))
+	n.Close()
+	info := checkpoint(t, s, FullCheckpoint)
+	require.NoError(t, s.Close())
+	dev := mem.CrashImage(iotest.CrashOptions{})
+	b, err := dev.ReadMeta(checkpointName(info.Version))
+	require.NoError(t, err)
+	c, err := decodeCheckpoint(b)
+	require.NoError(t, err)
+	require.NotEmpty(t, c.expiry)
+	c.expiry = c.expiry[:len(c.expiry)-1]
+	require.NoError(t, dev.WriteMeta(checkpointName(info.Version), c.encode()))
+	_, err = tryOpenOn(dev, nil)
+	require.ErrorIs(t, err, ErrCorrupt)
+	require.ErrorContains(t, err, checkpointName(info.Version))
 }

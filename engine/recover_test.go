@@ -333,6 +333,10 @@ func TestRecover_Refused(t *testing.T) {
 		}, ErrCorrupt, "MANIFEST"},
 		{"foreign", func(m *iotest.Mem) { writeMeta(t, m, []byte("Manifest-Version: 1.0\nCreated-By: somebody else\n")) }, ErrNotAStore, "MANIFEST"},
 		{"empty", func(m *iotest.Mem) { writeMeta(t, m, nil) }, ErrNotAStore, "MANIFEST"},
+		{"no manifest, and a damaged copy", func(m *iotest.Mem) {
+			require.NoError(t, m.RemoveMeta(manifest.Name))
+			require.NoError(t, m.WriteMeta(manifestCopy, append(bytes.Clone(b[:20]), append([]byte{b[20] ^ 1}, b[21:]...)...)))
+		}, ErrCorrupt, "MANIFEST.copy"},
 		{"none", func(m *iotest.Mem) {
 			require.NoError(t, m.RemoveMeta(manifest.Name))
 			require.NoError(t, m.RemoveMeta(manifestCopy))
