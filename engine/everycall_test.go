@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"sync"
@@ -513,4 +514,61 @@ func TestOpen_SealedExpiry(t *testing.T) {
 	_, err = tryOpenOn(dev, nil)
 	require.ErrorIs(t, err, ErrCorrupt)
 	require.ErrorContains(t, err, checkpointName(info.Version))
+}
+
+// lyingMeta is a device that changes the header of a snapshot when it is read back.
+type lyingMeta struct {
+	ioring.Device
+	change func(header []byte)
+}
+
+type lyingReader struct {
+	ioring.MetaReader
+	change func(header []byte)
+}
+
+func (d *lyingMeta) OpenMeta(name string) (ioring.MetaReader, error) {
+	r, err := d.Device.OpenMeta(name)
+	if err != nil {
+		return nil, err
+	}
+	return &lyingReader{r, d.change}, nil
+}
+
+func (r *lyingReader) ReadAt(b []byte, off int64) (int, error) {
+	n, err := r.MetaReader.ReadAt(b, off)
+	if off == 0 && n >= snapshotHeader {
+		r.change(b)
+		sealEnd(b[:snapshotHeader])
+	}
+	return n, err
+}
+
+// TestCheckpoint_ReadBackDiffers: a snapshot that is read back with another number of
+// rows than was written, or for another index, is named as a checkpoint.
+func TestCheckpoint_ReadBackDiffers(t *testing.T) {
+	for what, change := range map[string]func(header []byte){
+		"rows":   func(header []byte) { header[12]++ },
+		"anchor": func(header []byte) { header[13]-- },
+	} {
+		mem := newMem()
+		s := openOn(t, &lyingMeta{Device: mem, change: change}, nil)
+		n := s.NewSession()
+		require.NoError(t, n.Put([]byte("key"), nil))
+		n.Close()
+		_, err := s.Checkpoint(context.Background(), CheckpointOptions{Kind: FullCheckpoint})
+		require.ErrorIs(t, err, errSnapshot, what)
+		list, err := s.Checkpoints()
+		require.NoError(t, err)
+		require.Empty(t, list, what)
+		require.NoError(t, s.Close())
+	}
+}
+
+// TestSession_NoRandomness: a session gets an id that others have too.
+func TestSession_NoRandomness(t *testing.T) {
+	s := openOn(t, newMem(), nil) // its randomness is 24 bytes, which the store has taken
+	_, err := s.NewLedger()
+	require.ErrorIs(t, err, io.EOF)
+	require.NoError(t, s.Close())
 }
