@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync/atomic"
 	"time"
+
+	"rskv/engine"
 )
 
 // pulse is what the server does now and then beside its connections, while there
@@ -13,7 +15,7 @@ import (
 //	beating   a tick every CommitInterval, at least notifyMin and at most writableTick
 //	resting   when a tick has found that nobody has asked for anything since the last
 //	          one, that no session has more to be told, and that the store is well;
-//	          until somebody asks, or restMax has passed: an idle daemon wakes nobody
+//	          until somebody asks, or the engine's tasks look: an idle daemon wakes nobody
 type pulse struct {
 	// asked says that a burst has come since the last tick. Atomic; set by
 	// connections, cleared by ticks.
@@ -29,8 +31,6 @@ const (
 	// writableTick is how often the store is looked at, for the log, although
 	// nobody asks how it is.
 	writableTick = time.Second
-	// restMax is how often an idle store is looked at.
-	restMax = 2 * time.Minute
 )
 
 func (p *pulse) init() { p.wake = make(chan struct{}, 1) }
@@ -67,22 +67,15 @@ func (p *pulse) run(ctx context.Context, every time.Duration, tick func() (more 
 		if !tick() && !asked {
 			p.resting.Store(true)
 			if !p.asked.Load() { // else by somebody who has not seen the rest
-				wait = restLeft(time.Now())
+				wait = restLeft()
 			}
 		}
 		timer.Reset(wait)
 	}
 }
 
-// restLeft is the time to the next full restMax of the wall clock, when the engine's
-// tasks look too: one wake-up for all.
-func restLeft(now time.Time) time.Duration {
-	left := restMax - time.Duration(now.UnixNano()%int64(restMax))
-	if left <= time.Second {
-		left += restMax
-	}
-	return left
-}
+// restLeft is how long to rest: until the engine's tasks look too.
+func restLeft() time.Duration { return engine.RestLeft(time.Now().UnixMilli()) }
 
 // tick is one tick of the server's pulse.
 func (s *server) tick() (more bool) {

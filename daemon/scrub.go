@@ -83,7 +83,7 @@ func (s *scrubber) open(ctx context.Context, store *engine.Store) {
 		}
 		// It is looked now and then at least: the wall clock goes on while a machine
 		// sleeps.
-		wait := restLeft(time.Now())
+		wait := restLeft()
 		if left := interval - s.since(opened); left > 0 {
 			wait = min(wait, left)
 		} else {

@@ -42,10 +42,15 @@ const yieldAfter = 512
 // because the disk has changed, is seen within it.
 const restMax = 2 * time.Minute
 
-// restLeft is the time to the next full restMax of the wall clock: where several
-// rest, they look together, which wakes the process once and not once for each.
-func (s *Store) restLeft() time.Duration {
-	left := restMax - ms(s.opt.Clock.Wall()%restMax.Milliseconds())
+// restLeft is RestLeft by the store's clock.
+func (s *Store) restLeft() time.Duration { return RestLeft(s.opt.Clock.Wall()) }
+
+// RestLeft is how long those who only look now and then, two minutes at most, wait at a
+// time in ms since 1970: to the next full two minutes of the wall clock, so that where
+// several rest, of the store and of whoever runs it, they look together, which wakes
+// the process once and not once for each.
+func RestLeft(wall int64) time.Duration {
+	left := restMax - ms(wall%restMax.Milliseconds())
 	if left <= time.Second {
 		left += restMax
 	}
