@@ -77,17 +77,27 @@ func (r *runner) overwritten(ctx context.Context, name string, s spaceSetting, o
 		return nil, err
 	}
 	o := &opened{e, name}
-	err = r.preload(ctx, o, s.keys, spaceValue)
-	end := time.Now().Add(passWait)
-	for err == nil && e.EstimateGC().Total < int64(float64(s.live())/liveWanted) && e.Stats().Scanned == 0 {
-		if _, err = s.load.Run(ctx, o, r.round); err == nil && time.Now().After(end) {
-			err = fmt.Errorf("%w: the log has only grown to %d bytes", errNoPass, e.EstimateGC().Total)
-		}
-	}
+	err = r.overwrite(ctx, o, s, func() (int64, bool) { return e.EstimateGC().Total, e.Stats().Scanned > 0 })
 	if err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
 	return o, nil
+}
+
+// overwrite fills a store and overwrites its keys until at most liveWanted of its log
+// lives, or a pass has begun: look says how many bytes the log has, and whether one has.
+func (r *runner) overwrite(ctx context.Context, o *opened, s spaceSetting, look func() (log int64, begun bool)) error {
+	err := r.preload(ctx, o, s.keys, spaceValue)
+	for end := time.Now().Add(passWait); err == nil; {
+		log, begun := look()
+		if begun || log >= int64(float64(s.live())/liveWanted) {
+			return nil
+		}
+		if _, err = s.load.Run(ctx, o, r.round); err == nil && time.Now().After(end) {
+			err = fmt.Errorf("%w: the log has only grown to %d bytes", errNoPass, log)
+		}
+	}
+	return err
 }
 
 // compaction is uniform overwriting while passes run, beside the same without any.

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"rskv/bench/internal/kv"
-	"rskv/bench/internal/load"
 	"rskv/bench/internal/measure"
 )
 
@@ -39,7 +38,11 @@ func (r *runner) compactionSocket(ctx context.Context, s spaceSetting, budget in
 		}
 		o := &opened{daemon, one.name}
 		stores, daemons = append(stores, o), append(daemons, daemon)
-		if err := r.overwriteSocket(ctx, o, daemon, s); err != nil {
+		err := r.overwrite(ctx, o, s, func() (int64, bool) {
+			stat := daemon.EngineStats()
+			return int64(stat("log_tail") - stat("log_begin")), stat("compactions") > 0
+		})
+		if err != nil {
 			return err
 		}
 		contenders = append(contenders, measure.Contender{Row: row, Run: func(ctx context.Context, d time.Duration) (measure.Sample, error) {
@@ -53,23 +56,9 @@ func (r *runner) compactionSocket(ctx context.Context, s spaceSetting, budget in
 	without.Finish(nil)
 	with.Finish(without)
 	if len(daemons) == 2 {
-		with.Note("%.0f passes ended, bytes of log written for one appended by users: %.2f", daemons[0].Stat("compactions"), daemons[0].Stat("write_amplification"))
-		with.Note("writes waited for room or memory %.0f times", daemons[0].Stat("space_waits"))
+		stat := daemons[0].EngineStats()
+		with.Note("%.0f passes ended, bytes of log written for one appended by users: %.2f", stat("compactions"), stat("write_amplification"))
+		with.Note("writes waited for room or memory %.0f times", stat("space_waits"))
 	}
 	return nil
-}
-
-// overwriteSocket fills a daemon's store and overwrites it until half of its log lives, or
-// a pass has begun.
-func (r *runner) overwriteSocket(ctx context.Context, o *opened, daemon *kv.Socket, s spaceSetting) error {
-	l := load.Load{Keys: s.keys, ValueSize: spaceValue}
-	r.line.Say("loading %s keys into %s", count(s.keys), o.about)
-	err := l.Preload(ctx, o)
-	end := time.Now().Add(passWait)
-	for err == nil && daemon.Stat("log_tail")-daemon.Stat("log_begin") < float64(s.live())/liveWanted && daemon.Stat("compactions") == 0 {
-		if _, err = s.load.Run(ctx, o, r.round); err == nil && time.Now().After(end) {
-			err = fmt.Errorf("%w: the daemon's log has not grown to half of it live", errNoPass)
-		}
-	}
-	return err
 }

@@ -70,16 +70,16 @@ func (s *Socket) Worker() (Worker, error) {
 	return &socketWorker{client: c, own: true, sync: s.sync}, nil
 }
 
-// Stat is one of the daemon's counters of its engine, by the name it has in stats; 0 if
-// it cannot be had.
-func (s *Socket) Stat(name string) float64 {
+// EngineStats asks the daemon for the counters of its engine, and returns what says one
+// by the name it has in stats; what cannot be had is 0.
+func (s *Socket) EngineStats() func(name string) float64 {
 	ctx, cancel := context.WithTimeout(context.Background(), statsMax)
 	defer cancel()
 	stats, err := s.stats.Stats(ctx)
 	if err != nil {
-		return 0
+		return func(string) float64 { return 0 }
 	}
-	return number(stats["engine_"+name])
+	return func(name string) float64 { return number(stats["engine_"+name]) }
 }
 
 func number(x any) float64 {
@@ -100,13 +100,8 @@ const statsMax = 10 * time.Second
 // Usage implements Store.
 func (s *Socket) Usage() Usage {
 	u := Usage{CPU: measure.ProcessCPU(s.server.Pid()), Disk: DiskUsage(s.dir), Memory: s.memory}
-	ctx, cancel := context.WithTimeout(context.Background(), statsMax)
-	defer cancel()
-	stats, err := s.stats.Stats(ctx)
-	if err != nil {
-		return u // what is unknown is zero
-	}
-	at := func(name string) uint64 { return uint64(number(stats["engine_"+name])) }
+	stats := s.EngineStats()
+	at := func(name string) uint64 { return uint64(stats(name)) }
 	u.Reads, u.Cold, u.DeviceReads = at("reads"), at("cold_reads"), at("device_reads")
 	u.DeviceRead, u.Writes = at("device_read_bytes"), at("device_written_bytes")
 	return u
