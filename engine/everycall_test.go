@@ -325,7 +325,7 @@ func TestCheckpoint_Close(t *testing.T) {
 	mem := newMem()
 	reading := make(chan struct{})
 	var once sync.Once
-	dev := &slowMeta{Device: keepOpen{mem}, read: func() {
+	dev := &hookedMeta{Device: keepOpen{mem}, read: func([]byte, int64) {
 		once.Do(func() { close(reading) })
 		time.Sleep(time.Millisecond)
 	}}
@@ -363,34 +363,35 @@ func TestCheckpoint_Close(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
-// slowMeta is a device that calls read before each read in a metadata file, and counts
-// how many are open.
-type slowMeta struct {
+// hookedMeta is a device that has read look at, or change, what was read in a metadata
+// file, and counts how many are open.
+type hookedMeta struct {
 	ioring.Device
-	read func()
+	read func(b []byte, off int64)
 	open atomic.Int64
 }
 
-type slowReader struct {
+type hookedReader struct {
 	ioring.MetaReader
-	dev *slowMeta
+	dev *hookedMeta
 }
 
-func (d *slowMeta) OpenMeta(name string) (ioring.MetaReader, error) {
+func (d *hookedMeta) OpenMeta(name string) (ioring.MetaReader, error) {
 	r, err := d.Device.OpenMeta(name)
 	if err != nil {
 		return nil, err
 	}
 	d.open.Add(1)
-	return &slowReader{r, d}, nil
+	return &hookedReader{r, d}, nil
 }
 
-func (r *slowReader) ReadAt(b []byte, off int64) (int, error) {
-	r.dev.read()
-	return r.MetaReader.ReadAt(b, off)
+func (r *hookedReader) ReadAt(b []byte, off int64) (int, error) {
+	n, err := r.MetaReader.ReadAt(b, off)
+	r.dev.read(b[:n], off)
+	return n, err
 }
 
-func (r *slowReader) Close() error {
+func (r *hookedReader) Close() error {
 	r.dev.open.Add(-1)
 	return r.MetaReader.Close()
 }
@@ -516,34 +517,6 @@ func TestOpen_SealedExpiry(t *testing.T) {
 	require.ErrorContains(t, err, checkpointName(info.Version))
 }
 
-// lyingMeta is a device that changes the header of a snapshot when it is read back.
-type lyingMeta struct {
-	ioring.Device
-	change func(header []byte)
-}
-
-type lyingReader struct {
-	ioring.MetaReader
-	change func(header []byte)
-}
-
-func (d *lyingMeta) OpenMeta(name string) (ioring.MetaReader, error) {
-	r, err := d.Device.OpenMeta(name)
-	if err != nil {
-		return nil, err
-	}
-	return &lyingReader{r, d.change}, nil
-}
-
-func (r *lyingReader) ReadAt(b []byte, off int64) (int, error) {
-	n, err := r.MetaReader.ReadAt(b, off)
-	if off == 0 && n >= snapshotHeader {
-		r.change(b)
-		sealEnd(b[:snapshotHeader])
-	}
-	return n, err
-}
-
 // TestCheckpoint_ReadBackDiffers: a snapshot that is read back with another number of
 // rows than was written, or for another index, is named as a checkpoint.
 func TestCheckpoint_ReadBackDiffers(t *testing.T) {
@@ -552,7 +525,12 @@ func TestCheckpoint_ReadBackDiffers(t *testing.T) {
 		"anchor": func(header []byte) { header[13]-- },
 	} {
 		mem := newMem()
-		s := openOn(t, &lyingMeta{Device: mem, change: change}, nil)
+		s := openOn(t, &hookedMeta{Device: mem, read: func(b []byte, off int64) {
+			if off == 0 && len(b) >= snapshotHeader {
+				change(b)
+				sealEnd(b[:snapshotHeader])
+			}
+		}}, nil)
 		n := s.NewSession()
 		require.NoError(t, n.Put([]byte("key"), nil))
 		n.Close()
