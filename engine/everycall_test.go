@@ -158,21 +158,21 @@ func (r *failingReader) Close() error {
 	return err
 }
 
-// TestFault_EveryCallOfOpen: a call of the device that fails once while a store opens
-// makes Open panic, or give a store that lacks something, or that cannot be opened
-// the next time; or Open fails without saying why.
-func TestFault_EveryCallOfOpen(t *testing.T) {
-	common := func(o *Options) { o.Ordered, o.CheckpointsKept = true, 3 }
+// withOrder has the store that checkpointed makes.
+func withOrder(o *Options) { o.Ordered, o.CheckpointsKept = true, 3 }
+
+// checkpointed is the image of a store with three checkpoints, as of versions, with
+// records of all kinds and a commit behind the last one, and what was in it each time.
+func checkpointed(t testing.TB) (image *iotest.Mem, versions []uint64, states []map[string]string) {
+	t.Helper()
 	mem := newMem()
-	s := openOn(t, mem, common)
+	s := openOn(t, mem, withOrder)
 	n := s.NewSession()
 	want := map[string]string{}
 	put := func(key string, value []byte) {
 		require.NoError(t, n.Put([]byte(key), value))
 		want[key] = string(value)
 	}
-	var versions []uint64
-	var states []map[string]string
 	for part := range 3 {
 		for i := range 40 {
 			put(fmt.Sprintf("%d/%02d", part, i), valueOf(uint64(i), uint64(part), 1+i*100))
@@ -195,20 +195,30 @@ func TestFault_EveryCallOfOpen(t *testing.T) {
 	put("last", []byte("of all"))
 	syncStore(t, s)
 	states = append(states, want)
-	image := mem.CrashImage(iotest.CrashOptions{})
+	image = mem.CrashImage(iotest.CrashOptions{})
 	n.Close()
 	require.NoError(t, s.Close())
+	return image, versions, states
+}
 
-	has := func(s *Store, want map[string]string, what string) {
-		n := s.NewSession()
-		defer n.Close()
-		for key, value := range want {
-			got, err := n.Get([]byte(key), nil)
-			require.NoError(t, err, "%s: key %s", what, key)
-			require.Equal(t, value, string(got), "%s: key %s", what, key)
-		}
-		require.EqualValues(t, len(want), s.Len(), what)
+// requireAll fails the test unless the store holds just that.
+func requireAll(t testing.TB, s *Store, want map[string]string, what string) {
+	t.Helper()
+	n := s.NewSession()
+	defer n.Close()
+	for key, value := range want {
+		got, err := n.Get([]byte(key), nil)
+		require.NoError(t, err, "%s: key %s", what, key)
+		require.Equal(t, value, string(got), "%s: key %s", what, key)
 	}
+	require.EqualValues(t, len(want), s.Len(), what)
+}
+
+// TestFault_EveryCallOfOpen: a call of the device that fails once while a store opens
+// makes Open panic, or give a store that lacks something, or that cannot be opened
+// the next time; or Open fails without saying why.
+func TestFault_EveryCallOfOpen(t *testing.T) {
+	image, versions, states := checkpointed(t)
 	for _, run := range []struct {
 		name    string
 		version uint64
@@ -220,13 +230,13 @@ func TestFault_EveryCallOfOpen(t *testing.T) {
 				for k := 1; ; k++ {
 					dev := image.CrashImage(iotest.CrashOptions{})
 					failing := &failingCall{Device: keepOpen{dev}, k: k, errno: errno}
-					s, err := tryOpenOn(failing, func(o *Options) { common(o); o.RecoverVersion = run.version })
+					s, err := tryOpenOn(failing, func(o *Options) { withOrder(o); o.RecoverVersion = run.version })
 					failing.mu.Lock()
 					what := failing.failed
 					failing.k = 0
 					failing.mu.Unlock()
 					if err == nil {
-						has(s, run.want, what)
+						requireAll(t, s, run.want, what)
 						err = s.Close()
 						if what == "" {
 							require.NoError(t, err)
@@ -240,13 +250,13 @@ func TestFault_EveryCallOfOpen(t *testing.T) {
 					}
 					// With the version asked for again: it may not have come to choosing it.
 					s, err = tryOpenOn(keepOpen{dev}, func(o *Options) {
-						common(o)
+						withOrder(o)
 						if refused[what] {
 							o.RecoverVersion = run.version
 						}
 					})
 					require.NoError(t, err, "after %s has failed", what)
-					has(s, run.want, "after the failure of "+what)
+					requireAll(t, s, run.want, "after the failure of "+what)
 					require.NoError(t, s.Close())
 				}
 				require.Contains(t, refused, "read")

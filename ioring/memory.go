@@ -1,9 +1,11 @@
 package ioring
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
+	"sync/atomic"
 	"unsafe"
 )
 
@@ -26,12 +28,39 @@ type Memory struct {
 	mapping mapping // what Free gives back; platform-dependent
 }
 
+// asked is OnMemory's; nil but in tests.
+var asked atomic.Pointer[func(what string, size int64) error]
+
+// OnMemory has ask decide about every AllocMemory ("reserve"), Release ("release")
+// and Free ("free") of the process from now on: what it returns, unless nil, is
+// what they fail with, as if the system had refused. It is for tests of what happens
+// where memory is refused; nil ends it.
+func OnMemory(ask func(what string, size int64) error) {
+	if ask == nil {
+		asked.Store(nil)
+		return
+	}
+	asked.Store(&ask)
+}
+
+func askFor(what string, size int64) error {
+	if ask := asked.Load(); ask != nil {
+		return (*ask)(what, size)
+	}
+	return nil
+}
+
 // AllocMemory reserves size bytes, aligned to 2 MiB, preferably on huge pages.
 func AllocMemory(size int64) (*Memory, error) {
 	if size <= 0 || size > math.MaxInt64-hugePage || int64(int(size)) != size {
 		return nil, fmt.Errorf("reserve memory: bad size %d", size)
 	}
-	m, bytes, err := newMapping(int(size))
+	err := askFor("reserve", size)
+	var m mapping
+	var bytes []byte
+	if err == nil {
+		m, bytes, err = newMapping(int(size))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reserve %d bytes of memory: %w", size, err)
 	}
@@ -69,6 +98,9 @@ func (m *Memory) Release(off, length int64) error {
 	if off < 0 || length < 0 || off > m.Size()-length {
 		panic(fmt.Sprintf("ioring: release of [%d, +%d) in %d bytes", off, length, m.Size()))
 	}
+	if err := askFor("release", length); err != nil {
+		return fmt.Errorf("release memory: %w", err)
+	}
 	part := m.bytes[off : off+length]
 	// Only whole pages can be given back; the rest at both ends is cleared.
 	page := uintptr(os.Getpagesize())
@@ -98,8 +130,9 @@ func (m *Memory) Free() error {
 	if m.bytes == nil {
 		return nil
 	}
+	err := askFor("free", m.Size())
 	m.bytes = nil
-	if err := m.mapping.free(); err != nil {
+	if err = errors.Join(err, m.mapping.free()); err != nil {
 		return fmt.Errorf("free memory: %w", err)
 	}
 	return nil
