@@ -144,22 +144,23 @@ func TestCheckpoint_BesideCompaction(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
-// holdingSyncs keeps syncs to itself until it is let go.
-type holdingSyncs struct {
+// holding keeps operations of a kind to itself until they are let go.
+type holding struct {
 	ioring.Device
+	kind ioring.OpKind
 	mu   sync.Mutex
 	held []*ioring.Op // guarded by mu
 	hold bool         // guarded by mu
 }
 
-func (h *holdingSyncs) Submit(ops []*ioring.Op) {
+func (h *holding) Submit(ops []*ioring.Op) {
 	h.mu.Lock()
 	if h.hold {
 		ops = slices.DeleteFunc(slices.Clone(ops), func(op *ioring.Op) bool {
-			if op.Kind == ioring.Sync {
+			if op.Kind == h.kind {
 				h.held = append(h.held, op)
 			}
-			return op.Kind == ioring.Sync
+			return op.Kind == h.kind
 		})
 	}
 	h.mu.Unlock()
@@ -168,7 +169,7 @@ func (h *holdingSyncs) Submit(ops []*ioring.Op) {
 	}
 }
 
-func (h *holdingSyncs) letGo() {
+func (h *holding) letGo() {
 	h.mu.Lock()
 	held := h.held
 	h.held, h.hold = nil, false
@@ -179,7 +180,7 @@ func (h *holdingSyncs) letGo() {
 // TestStats_Checkpointing: a checkpoint that is under way is not seen, or one that has
 // ended still is.
 func TestStats_Checkpointing(t *testing.T) {
-	dev := &holdingSyncs{Device: newMem()}
+	dev := &holding{Device: newMem(), kind: ioring.Sync}
 	s := openOn(t, dev, nil)
 	n := s.NewSession()
 	require.NoError(t, n.Put([]byte("k"), []byte("v")))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"rskv/engine/internal/hlog"
 	"rskv/engine/internal/record"
 	"rskv/ioring"
 	"rskv/ioring/iotest"
@@ -381,4 +382,41 @@ func TestFault_WaitingForRoom(t *testing.T) {
 	require.ErrorIs(t, err, ErrReadOnly)
 	n.Close()
 	require.ErrorIs(t, s.Close(), ErrReadOnly)
+}
+
+// TestFault_StuckNoPage: a commit asked for while the disk takes nothing and all pages
+// wait for it waits too, for ever; or it is not made when there is room again.
+func TestFault_StuckNoPage(t *testing.T) {
+	fault := iotest.NewFault(newMem(), 1)
+	dev := &holding{Device: fault, kind: ioring.Write}
+	s := openOn(t, dev, func(o *Options) {
+		o.Memory += 3 * pageSizeMin // whole segments: of the room made for the log nothing is left either
+	})
+	dev.mu.Lock()
+	dev.hold = true
+	dev.mu.Unlock()
+	remove := fault.Inject(iotest.Rule{Kind: ioring.Write, Err: syscall.ENOSPC})
+	n := s.NewSession()
+	// Eight records are a page: no rest of one is left for a commit.
+	const eighth = (pageSizeMin - hlog.FirstOffset) / 8 &^ (record.Unit - 1)
+	value := make([]byte, eighth-record.HeaderSize-len(key64(0)))
+	written := 0
+	filled := background(func() {
+		for n.Put(key64(written), value) == nil {
+			written++
+		}
+	})
+	require.Eventually(t, func() bool { return !s.log.Ready() && s.log.Tail().Bytes() > s.log.Memory()-2*pageSizeMin }, waitLong, time.Millisecond)
+	dev.letGo()
+	waitFor(t, "a writer on a full disk", filled)
+	require.True(t, s.log.Stuck())
+	for range 3 {
+		_, err := s.Sync(context.Background())
+		require.ErrorIs(t, err, ErrDiskFull)
+	}
+	remove()
+	require.Eventually(t, func() bool { _, err := s.Sync(context.Background()); return err == nil }, waitLong, time.Millisecond)
+	n.Close()
+	checkLen(t, s, written)
+	require.NoError(t, s.Close())
 }
