@@ -292,3 +292,42 @@ func TestRemoveCheckpoints(t *testing.T) {
 	require.NotZero(t, s.Recovery().Snapshot)
 	require.NoError(t, s.Close())
 }
+
+// TestSync_Context: a commit or checkpoint whose caller's context ends keeps the caller,
+// or does not go on without.
+func TestSync_Context(t *testing.T) {
+	mem := newMem()
+	dev := &holding{Device: keepOpen{mem}, kind: ioring.Sync}
+	s := openOn(t, dev, nil)
+	n := s.NewSession()
+	require.NoError(t, n.Put([]byte("k"), []byte("v")))
+	within, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	_, err := s.Sync(within)
+	require.NoError(t, err)
+	_, err = s.Checkpoint(within, CheckpointOptions{Kind: LogCheckpoint})
+	require.NoError(t, err)
+
+	dev.mu.Lock()
+	dev.hold = true
+	dev.mu.Unlock()
+	require.NoError(t, n.Put([]byte("k"), []byte("w")))
+	for _, ask := range []func() error{
+		func() error { _, err := s.Sync(within); return err },
+		func() error { _, err := s.Checkpoint(within, CheckpointOptions{Kind: LogCheckpoint}); return err },
+	} {
+		time.AfterFunc(time.Millisecond, cancel)
+		waitFor(t, "who has given up", background(func() { err = ask() }))
+		require.ErrorIs(t, err, context.Canceled)
+	}
+	n.Close()
+	dev.letGo()
+	require.Eventually(t, func() bool {
+		list, err := s.Checkpoints()
+		return err == nil && len(list) == 2
+	}, waitLong, time.Millisecond)
+	require.NoError(t, s.Close())
+	s = openOn(t, mem, nil)
+	requireAll(t, s, map[string]string{"k": "w"}, "after both")
+	require.NoError(t, s.Close())
+}
