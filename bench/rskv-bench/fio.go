@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -133,7 +134,11 @@ func (f *fioFlags) place(jobs []*fio.Job) (dir string, remove func() error, err 
 			return "", nil, fmt.Errorf("%s: job %s: all jobs need one directory, or --dir", j.Place, j.Name)
 		}
 	}
-	if dir, err = os.MkdirTemp(parent, "rskv-bench-"); err != nil {
+	dir, err = os.MkdirTemp(parent, "rskv-bench-")
+	if err == nil {
+		dir, err = filepath.Abs(dir) // fio runs in another one
+	}
+	if err != nil {
 		return "", nil, fmt.Errorf("make a directory for the data: %w", err)
 	}
 	return dir, func() error { return os.RemoveAll(dir) }, nil

@@ -3,6 +3,7 @@ package fio
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -99,14 +100,28 @@ func defaults() Job {
 	}
 }
 
+// with is the section with another engine where it names one, unless override is
+// empty: what it names may be one that only fio has.
+func (s Section) with(override Engine) *Section {
+	if override != "" {
+		s.Settings = slices.Clone(s.Settings)
+		for i := range s.Settings {
+			if set := &s.Settings[i]; set.Name == "ioengine" {
+				set.Value, set.Bare = string(override), false
+			}
+		}
+	}
+	return &s
+}
+
 // Jobs turns sections into jobs, clones included, in the order they stand. With
 // override an engine takes the place of all that the file names.
 func (f *File) Jobs(override Engine) ([]*Job, error) {
 	global := defaults()
 	var jobs []*Job
 	group, wave := 0, 0
-	for i := range f.Sections {
-		s := &f.Sections[i]
+	for _, section := range f.Sections {
+		s := section.with(override)
 		if s.Name == "global" {
 			if err := apply(&global, s, nil); err != nil {
 				return nil, err

@@ -137,6 +137,13 @@ timeout=7 ; an older name of runtime
 	jobs, err = f.Jobs(Store)
 	require.NoError(t, err)
 	require.Equal(t, Store, jobs[3].Engine)
+	f, err = Parse("job", "[global]\nioengine=null\n[a]\nsize=4k\n")
+	require.NoError(t, err)
+	_, err = f.Jobs("")
+	require.ErrorContains(t, err, `job:2: ioengine: unknown ioengine "null"`)
+	jobs, err = f.Jobs(Sync)
+	require.NoError(t, err, "one of fio's own that another takes the place of")
+	require.Equal(t, Sync, jobs[0].Engine)
 }
 
 // An include that includes itself must end, and one is looked for beside the
