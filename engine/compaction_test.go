@@ -202,7 +202,7 @@ func TestCompact_FreesWhatIsTold(t *testing.T) {
 		begin := s.log.Begin()
 		return record.Addr(s.stats.freed.Load()) == begin&^(size-1) && record.Addr(s.commit.toldBegin.Load()) == begin
 	}, 20*time.Second, time.Millisecond, "what is dead stays on the disk")
-	require.Positive(t, s.Stats().LastPass.Freed)
+	require.Positive(t, s.Stats().LogFreed)
 	syncStore(t, s)
 	dev = dev.CrashImage(iotest.CrashOptions{})
 	n.Close()

@@ -22,16 +22,13 @@ import (
 type refusal struct {
 	mu       sync.Mutex
 	k        int
-	refused  string // what was
-	reserved int64  // bytes not given back
+	refused  string        // what was
+	reserved map[int64]int // how many of each size have not been given back
 }
-
-// deviceBuffers is what a device of newMem has for buffers.
-const deviceBuffers = 2 << 20
 
 // refuseMemory begins with the next request; the test's end ends it.
 func refuseMemory(t testing.TB, k int) *refusal {
-	r := &refusal{k: k}
+	r := &refusal{k: k, reserved: map[int64]int{}}
 	ioring.OnMemory(r.ask)
 	t.Cleanup(func() { ioring.OnMemory(nil) })
 	return r
@@ -40,27 +37,29 @@ func refuseMemory(t testing.TB, k int) *refusal {
 func (r *refusal) ask(what string, size int64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if size == deviceBuffers {
-		return nil // the buffers of a device that the garbage collector may have found
-	}
-	if what == "free" {
-		r.reserved -= size // even if the system refuses: nobody asks twice
+	// Even if the system refuses: nobody asks twice. And the garbage collector may find
+	// a device that others have left, whose buffers were not reserved here.
+	if what == "free" && r.reserved[size] > 0 {
+		r.reserved[size]--
 	}
 	if r.k--; r.k == 0 {
 		r.refused = what
 		return fmt.Errorf("injected: %w", syscall.ENOMEM)
 	}
 	if what == "reserve" {
-		r.reserved += size
+		r.reserved[size]++
 	}
 	return nil
 }
 
-// state is what was refused, and what is reserved.
+// state is what was refused, and how many bytes are reserved.
 func (r *refusal) state() (refused string, reserved int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.refused, r.reserved
+	for size, n := range r.reserved {
+		reserved += size * int64(n)
+	}
+	return r.refused, reserved
 }
 
 // TestFault_EveryMemoryOfOpen: memory that the system refuses while a store opens makes
