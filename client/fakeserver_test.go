@@ -26,6 +26,7 @@ type fakeServer struct {
 
 	mu     sync.Mutex
 	conns  map[net.Conn]bool
+	ended  bool // no more of them
 	data   map[string][]byte
 	expiry map[string]time.Time
 	calls  map[ipc.Method]int // requests received
@@ -56,6 +57,9 @@ func (s *fakeServer) listen() {
 	ln, err := net.Listen("unix", s.path)
 	require.NoError(s.t, err)
 	s.ln = ln
+	s.mu.Lock()
+	s.ended = false
+	s.mu.Unlock()
 	s.wg.Add(1)
 	go func() {
 		defer s.wg.Done()
@@ -65,6 +69,9 @@ func (s *fakeServer) listen() {
 				return
 			}
 			s.mu.Lock()
+			if s.ended { // taken before the listener was closed, too late for drop
+				_ = conn.Close()
+			}
 			s.conns[conn] = true
 			s.mu.Unlock()
 			s.wg.Add(1)
@@ -79,6 +86,9 @@ func (s *fakeServer) listen() {
 // stop ends the listener and all connections, as a daemon that exits does.
 func (s *fakeServer) stop() {
 	_ = s.ln.Close()
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
 	s.drop()
 	s.wg.Wait()
 }

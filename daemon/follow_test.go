@@ -141,9 +141,10 @@ func TestWatch_Notification(t *testing.T) {
 // watch is about, so that compaction passes it.
 func TestWatch_Idle(t *testing.T) {
 	d := start(t, nil)
+	begun := time.Now()
 	f := d.watch(opt{"prefix": []byte("never")})
 	w := d.dial()
-	begun, at := time.Now(), f.at
+	at := f.at
 	for i := range 30 {
 		w.want(true, "put", fmt.Appendf(nil, "k%d", i), []byte("v"), synced)
 	}
@@ -175,6 +176,7 @@ func TestWatch_Slow(t *testing.T) {
 		}
 		w.ask("sync")
 	}
+	churn(10) // what is surely told
 	churn(5000)
 	require.Eventually(t, func() bool { return w.ask("stats").result.(map[string]any)["daemon_watches_lagged"] == int64(1) }, patience, 10*time.Millisecond)
 	stats := w.ask("stats").result.(map[string]any)

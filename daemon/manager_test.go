@@ -123,9 +123,16 @@ func TestManager_Watchdog(t *testing.T) {
 	s := newServer(cfg, &log)
 	s.address = cfg.Socket // where nobody listens
 	s.health.enter(serving)
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	s.watch(ctx, n, 9*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.watch(ctx, n, 9*time.Millisecond)
+	}()
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), "does not answer itself") }, patience, time.Millisecond)
+	time.Sleep(50 * time.Millisecond) // in which it could say so again
+	cancel()
+	<-ended
 	require.Empty(t, letter(box, time.Millisecond))
 	require.Equal(t, 1, strings.Count(log.String(), "does not answer itself"))
 }

@@ -31,6 +31,8 @@ type Rule struct {
 	Flip bool
 	// Delay holds the answer back for that time.
 	Delay time.Duration
+	// Until holds the answer back until it is closed; nil does not.
+	Until <-chan struct{}
 }
 
 // Nth matches the k-th op, counted from 1.
@@ -266,11 +268,17 @@ func (f *Fault) done(a *answer) {
 	}
 	f.mu.Unlock()
 	for _, a := range ready {
-		if a.rule != nil && a.rule.Delay > 0 {
+		switch {
+		case a.rule != nil && a.rule.Until != nil:
+			go func() {
+				<-a.rule.Until
+				f.deliver(a)
+			}()
+		case a.rule != nil && a.rule.Delay > 0:
 			time.AfterFunc(a.rule.Delay, func() { f.deliver(a) })
-			continue
+		default:
+			f.deliver(a)
 		}
-		f.deliver(a)
 	}
 }
 
