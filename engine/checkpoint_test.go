@@ -123,7 +123,8 @@ func TestCheckpoint_BesideCompaction(t *testing.T) {
 	syncStore(t, s)
 	s.compaction.task.Stop()
 	begin, version := s.log.Begin(), s.ledgers.version.Load()
-	remove := dev.Inject(iotest.Rule{Kind: ioring.Sync, Delay: 100 * time.Millisecond})
+	synced := make(chan struct{})
+	remove := dev.Inject(iotest.Rule{Kind: ioring.Sync, Until: synced})
 	var info CheckpointInfo
 	var err error
 	done := background(func() { info, err = s.Checkpoint(context.Background(), CheckpointOptions{Kind: FullCheckpoint}) })
@@ -133,6 +134,7 @@ func TestCheckpoint_BesideCompaction(t *testing.T) {
 	s.log.SetBegin(s.compaction.durable)
 	free, freeErr := s.compaction.freeable()
 	require.NoError(t, freeErr)
+	close(synced)
 	require.Equal(t, begin, free, "the checkpoint that is being taken needs it")
 	waitFor(t, "a checkpoint", done)
 	require.NoError(t, err)

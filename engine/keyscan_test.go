@@ -173,7 +173,7 @@ func TestScan_Model(t *testing.T) {
 	}
 	written.Wait()
 	compacting := background(func() {
-		for !stop.Load() {
+		for passes := 0; !stop.Load() || passes == 0; passes++ {
 			if _, err := s.Compact(context.Background(), CompactOptions{}); err != nil {
 				t.Error(err)
 				return

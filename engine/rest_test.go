@@ -59,9 +59,10 @@ func TestRest_Idle(t *testing.T) {
 	_, err := n.Get(key64(1), nil)
 	require.NoError(t, err)
 	require.True(t, resting())
+	before := r.steps.Load()
 	_, err = n.Delete(key64(1))
 	require.NoError(t, err)
-	require.False(t, resting())
+	require.Eventually(t, func() bool { return r.steps.Load() > before }, 20*time.Second, time.Millisecond, "nobody has been woken")
 	n.Close()
 	require.NoError(t, s.Close())
 }

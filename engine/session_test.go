@@ -148,7 +148,8 @@ func TestSession_OutOfOrder(t *testing.T) {
 	evict(t, s, n)
 	require.NoError(t, n.Put([]byte("hot"), []byte("now")))
 	var late int
-	dev.Inject(iotest.Rule{Kind: ioring.Read, Match: iotest.Nth(1), Delay: 50 * time.Millisecond})
+	others := make(chan struct{}) // closed: they are through
+	dev.Inject(iotest.Rule{Kind: ioring.Read, Match: iotest.Nth(1), Until: others})
 	ops := []Op{{Tag: 100, Kind: OpGet, Key: []byte("hot")}}
 	for i := range 10 {
 		ops = append(ops, Op{Tag: uint64(i), Kind: OpGet, Key: key64(i)})
@@ -157,6 +158,12 @@ func TestSession_OutOfOrder(t *testing.T) {
 	require.False(t, ops[0].Pending())
 	require.Equal(t, "now", string(ops[0].Value))
 	require.True(t, ops[1].Pending())
+	go func() {
+		for dev.Counters().InFlight > 1 {
+			time.Sleep(time.Millisecond)
+		}
+		close(others)
+	}()
 	got, order := finishAll(t, n)
 	for i := range 10 {
 		require.Equal(t, key64(i), got[uint64(i)].Value)
@@ -662,12 +669,14 @@ func TestSession_GivenUpRead(t *testing.T) {
 	n := s.NewSession()
 	require.NoError(t, n.Put([]byte("cold"), []byte("old")))
 	evict(t, s, n)
-	dev.Inject(iotest.Rule{Kind: ioring.Read, Match: iotest.Nth(2), Delay: 30 * time.Millisecond})
+	second := make(chan struct{})
+	dev.Inject(iotest.Rule{Kind: ioring.Read, Match: iotest.Nth(2), Until: second})
 	n.Do([]Op{
 		{Kind: OpAppend, Key: []byte("cold"), Value: []byte("er")}, // moves the key to memory
 		{Kind: OpExists, Key: []byte("cold")},                      // its read has begun by then
 	})
 	require.NotZero(t, s.dev.Buffers().InUse(), "the second read is still on its way")
+	time.AfterFunc(30*time.Millisecond, func() { close(second) })
 	n.Close()
 	checkStore(t, s)
 	require.NoError(t, s.Close())

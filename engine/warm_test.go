@@ -29,21 +29,12 @@ func filledStore(t *testing.T, n int64, size int) (dev *iotest.Mem, keys int) {
 	return dev.CrashImage(iotest.CrashOptions{}), keys
 }
 
-// warmed says whether warming has come to its end.
-func warmed(s *Store) func() bool {
-	return func() bool {
-		before := s.Stats().Warmed
-		time.Sleep(20 * time.Millisecond)
-		return before > 0 && s.Stats().Warmed == before
-	}
-}
-
 // TestWarm_Reads: after a restart everything is read from disk although memory
 // is free, or something read from a warmed page is not what was stored.
 func TestWarm_Reads(t *testing.T) {
 	dev, keys := filledStore(t, 12<<20, 1000)
 	s := openOn(t, dev, func(o *Options) { o.ColdStart = false })
-	require.Eventually(t, warmed(s), 10*time.Second, time.Millisecond)
+	require.Eventually(t, s.warm.finished.Load, waitLong, time.Millisecond)
 	n := s.NewSession()
 	for i := range keys {
 		value, err := n.Get(key64(i), nil)
@@ -108,6 +99,7 @@ func TestWarm_UnderLoad(t *testing.T) {
 		}
 		wg.Wait()
 		undo()
+		require.Eventually(t, func() bool { return s.warm.finished.Load() || s.Stats().Warmed > 0 }, waitLong, time.Millisecond)
 		require.Positive(t, s.Stats().Warmed)
 		checkStore(t, s)
 		require.NoError(t, s.Close())
@@ -129,7 +121,7 @@ func TestWarm_Damage(t *testing.T) {
 	dev.Corrupt(at.Bytes()+40, func(b byte) byte { return b ^ 4 })
 	s = openOn(t, dev, func(o *Options) { o.ColdStart = false })
 	defer func() { require.NoError(t, s.Close()) }()
-	require.Eventually(t, warmed(s), 10*time.Second, time.Millisecond)
+	require.Eventually(t, s.warm.finished.Load, waitLong, time.Millisecond)
 	n := s.NewSession()
 	defer n.Close()
 	damaged := 0
