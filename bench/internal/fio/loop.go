@@ -72,12 +72,16 @@ func (l *loop) start() {
 	}
 }
 
-// passRamp forgets what was counted before the ramp was over.
+// passRamp forgets what was counted before the ramp was over. As with fio, all of the
+// runtime comes behind it, however late the end of the ramp was noticed.
 func (l *loop) passRamp(start *barrier) {
 	if l.ramp == 0 || l.last < l.ramp {
 		return
 	}
 	l.ramp, l.begin, l.sampled = 0, l.last, l.last
+	if l.end > 0 {
+		l.end = l.begin + int64(l.job.Runtime)
+	}
 	l.stat, l.atSample, l.handed = newStat(), [2]progress{}, [2]uint64{}
 	l.bytes = 0
 	start.ramped()
