@@ -227,8 +227,10 @@ func newWorker(l *Load, store kv.Store, i int, seed uint64) (*worker, error) {
 	return w, nil
 }
 
+// loop works until it is told to stop, once at least: a machine that was busy for all
+// of a short run gives a low rate, and not none.
 func (w *worker) loop(stop *atomic.Bool, done *atomic.Uint64) {
-	for w.err == nil && !stop.Load() && (w.load.Limit == 0 || w.ops < w.load.Limit) {
+	for w.err == nil && (w.ops == 0 || !stop.Load()) && (w.load.Limit == 0 || w.ops < w.load.Limit) {
 		before, begin := w.ops, time.Now()
 		if w.load.Batch > 1 {
 			w.source.Fill(w.numbers[:w.load.Batch])

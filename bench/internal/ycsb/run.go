@@ -277,12 +277,12 @@ func newCaller(r *run, w kv.Worker, c *chooser, seed uint64) *caller {
 	return out
 }
 
-// loop works until it is told to stop. With a target, goroutine t of T begins its
-// i-th operation at (i + t/T) / target.
+// loop works until it is told to stop, once at least. With a target, goroutine t of T
+// begins its i-th operation at (i + t/T) / target, if the run has not ended by then.
 func (c *caller) loop(t int) {
 	defer c.publish()
 	phase := float64(t) / float64(c.run.workload.Threads)
-	for c.err == nil && !c.run.stop.Load() && (c.limit == 0 || c.ops < c.limit) {
+	for c.err == nil && (c.ops == 0 || !c.run.stop.Load()) && (c.limit == 0 || c.ops < c.limit) {
 		begin := time.Now()
 		intended := begin
 		if c.run.target > 0 {
