@@ -157,7 +157,7 @@ func TestProbe_Dead(t *testing.T) {
 	s := newServer(cfg, nil)
 	s.address = cfg.Socket
 	s.health.enter(serving)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	require.ErrorContains(t, s.probe(ctx), "does not answer")
 	require.NoError(t, listener.Close())

@@ -187,7 +187,7 @@ func TestManager_LastCommit(t *testing.T) {
 		require.NoError(t, session.Put(fmt.Appendf(nil, "key%d", i), make([]byte, 500_000)))
 	}
 	session.Close()
-	fault.Inject(iotest.Rule{Kind: ioring.Write, Delay: 50 * time.Millisecond})
+	fault.Inject(iotest.Rule{Kind: ioring.Write, Delay: 200 * time.Millisecond})
 	told, heard := "", make(chan struct{})
 	go func() {
 		defer close(heard)

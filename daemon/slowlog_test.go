@@ -44,7 +44,15 @@ func TestSlowlog_Waits(t *testing.T) {
 	w.want(true, "put", []byte("more"), []byte("v"))
 	require.Empty(t, w.ask("sync").code)
 	undo()
-	list := w.slowEntries()
+	all := w.slowEntries(opt{"count": 1000})
+	var list []opt
+	for i, e := range all {
+		require.Equal(t, int64(len(all)-i), e["id"])
+		require.GreaterOrEqual(t, e["us"], int64(20_000))
+		if e["waited"] != "none" { // for which a machine that stands still is enough
+			list = append(list, e)
+		}
+	}
 	for i, want := range []opt{
 		{"method": "sync", "waited": "commit", "key": nil}, {"method": "mput", "waited": "commit", "key": []byte("m")},
 		{"method": "put", "waited": "commit", "key": []byte("s")}, {"method": "append", "waited": "disk", "key": coldKey(3)},
@@ -54,8 +62,6 @@ func TestSlowlog_Waits(t *testing.T) {
 		for name, v := range want {
 			require.Equal(t, v, list[i][name], "entry %d: %v", i, list[i])
 		}
-		require.Equal(t, int64(6-i), list[i]["id"])
-		require.GreaterOrEqual(t, list[i]["us"], int64(20_000))
 		require.Equal(t, int64(1), list[i]["requests"])
 		require.Equal(t, "slow", list[i]["client"])
 		require.Positive(t, list[i]["pid"])
@@ -63,8 +69,9 @@ func TestSlowlog_Waits(t *testing.T) {
 	}
 	require.Len(t, list, 6)
 	require.Len(t, w.slowEntries(opt{"count": 2}), 2)
-	require.Equal(t, int64(6), w.ask("stats").result.(opt)["daemon_slow_requests"])
-	w.want(int64(6), "slowlog", "reset")
+	require.GreaterOrEqual(t, w.ask("stats").result.(opt)["daemon_slow_requests"], int64(len(all)))
+	require.Empty(t, w.ask("config", opt{"set": opt{"slowlog_threshold": "1h"}}).code)
+	require.GreaterOrEqual(t, w.ask("slowlog", "reset").result, int64(len(all)))
 	w.want(int64(0), "slowlog", "reset")
 	require.Empty(t, w.slowEntries())
 }
