@@ -229,7 +229,7 @@ func (w *coldWorker) loop(stop *atomic.Bool) {
 		w.cold++
 		w.check(op, op.Tag)
 	}
-	for !stop.Load() && w.err == nil {
+	for (w.hot+w.cold == 0 || !stop.Load()) && w.err == nil {
 		for range coldFills {
 			w.fill(w.inFlight - w.session.Pending())
 			if w.session.Pending() >= w.inFlight/4*3 {

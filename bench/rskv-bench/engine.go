@@ -248,12 +248,14 @@ func newSmallWorker(s *small, l smallLoad, source draw.Source) *smallWorker {
 	return w
 }
 
+// loop works until it is told to stop, once at least: a machine that was busy for all of
+// a short run gives a low rate, and not none.
 func (w *smallWorker) loop(stop *atomic.Bool) {
 	if len(w.numbers) == 1 && !w.write {
 		w.singles(stop)
 		return
 	}
-	for w.err == nil && !stop.Load() {
+	for w.err == nil && (w.ops == 0 || !stop.Load()) {
 		for done := 0; done < burst && w.err == nil; done += len(w.numbers) {
 			w.source.Fill(w.numbers)
 			if w.write {
@@ -269,7 +271,7 @@ func (w *smallWorker) loop(stop *atomic.Bool) {
 // there is to be as little as in a program that has its keys.
 func (w *smallWorker) singles(stop *atomic.Bool) {
 	var drawn [burst / 16]uint64
-	for w.err == nil && !stop.Load() {
+	for w.err == nil && (w.ops == 0 || !stop.Load()) {
 		w.source.Fill(drawn[:])
 		for _, k := range drawn {
 			w.one(k)

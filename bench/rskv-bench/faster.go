@@ -101,7 +101,7 @@ const addend = 1 << keyBits
 func (w *smallWorker) mixed(mix fasterMix, stop *atomic.Bool) {
 	rng := rand.New(rand.NewPCG(rand.Uint64(), 1))
 	border := uint64(mix.reads * (1 << 32))
-	for w.err == nil && !stop.Load() {
+	for w.err == nil && (w.ops == 0 || !stop.Load()) {
 		for done := 0; done < burst && w.err == nil; done += len(w.numbers) {
 			w.source.Fill(w.numbers)
 			for i, k := range w.numbers {

@@ -178,7 +178,7 @@ type batchCaller struct {
 func (c *batchCaller) loop(ctx context.Context, stop *atomic.Bool) {
 	numbers := make([]uint64, socketWindow)
 	var key, value []byte
-	for c.err == nil && !stop.Load() {
+	for c.err == nil && (c.ops == 0 || !stop.Load()) {
 		c.source.Fill(numbers)
 		for _, n := range numbers {
 			key = wire.AppendKey(key[:0], n)

@@ -198,7 +198,7 @@ func (c *caller) run(stop *atomic.Bool) error {
 	if c.load.Times != nil {
 		c.times = hdrhistogram.New(1, timesMax, 3)
 	}
-	for !stop.Load() && (c.load.Limit == 0 || c.ops < uint64(c.load.Limit)) {
+	for (c.ops == 0 || !stop.Load()) && (c.load.Limit == 0 || c.ops < uint64(c.load.Limit)) {
 		n := c.load.Window
 		if c.load.Limit > 0 {
 			n = min(n, c.load.Limit-int(c.ops))
