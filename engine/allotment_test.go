@@ -98,3 +98,72 @@ func TestAllotment_BelowNewer(t *testing.T) {
 	n.Close()
 	require.NoError(t, s.Close())
 }
+
+// TestAllotment_LikeOneByOne: a record copied on the short way says something else
+// than one that is copied alone, or is counted otherwise.
+func TestAllotment_LikeOneByOne(t *testing.T) {
+	const keys = 4 * pipeBlock
+	var lens, bytes []int64
+	for _, batched := range []bool{false, true} {
+		dev, clock := newMem(), newTestClock()
+		with := func(o *Options) { o.Clock = clock }
+		s := openOn(t, dev, with)
+		n := s.NewSession()
+		for i := range keys {
+			key := key64(i)
+			switch i % 8 {
+			case 1: // never there
+			case 2:
+				require.NoError(t, n.Put(key, valueOf(uint64(i), 0, 9)), "of the same size, not of the same length")
+			case 3:
+				require.NoError(t, n.Put(key, valueOf(uint64(i), 0, 100)))
+			case 4:
+				require.NoError(t, n.Put(key, valueOf(uint64(i), 0, 8)))
+				found, err := n.Expire(key, 1000)
+				require.NoError(t, err)
+				require.True(t, found)
+			case 5:
+				require.NoError(t, n.Put(key, valueOf(uint64(i), 0, 8)))
+				_, err := n.Delete(key)
+				require.NoError(t, err)
+			default:
+				require.NoError(t, n.Put(key, valueOf(uint64(i), 0, 8)))
+			}
+		}
+		syncStore(t, s)
+		ops := append(puts(keys, 1), puts(keys/2, 2)...)
+		if batched {
+			n.Do(ops)
+		} else {
+			for i := range ops {
+				n.Do(ops[i : i+1])
+			}
+		}
+		for i := range ops {
+			require.NoError(t, ops[i].Err)
+			require.True(t, ops[i].Found, "op %d", i)
+		}
+		lens, bytes = append(lens, s.Len()), append(bytes, s.liveBytes.Load())
+		syncStore(t, s)
+		n.Close()
+		image := dev.CrashImage(iotest.CrashOptions{})
+		require.NoError(t, s.Close())
+		clock.wall.Add(2000) // what had an expiry has none any more
+		s = openOn(t, image, with)
+		n = s.NewSession()
+		for i := range keys {
+			version := uint64(1)
+			if i < keys/2 {
+				version = 2
+			}
+			value, err := n.Get(key64(i), nil)
+			require.NoError(t, err, "key %d", i)
+			require.NoError(t, valueIs(value, uint64(i), version, 8))
+		}
+		n.Close()
+		checkLen(t, s, keys)
+		require.NoError(t, s.Close())
+	}
+	require.Equal(t, lens[0], lens[1])
+	require.Equal(t, bytes[0], bytes[1])
+}

@@ -169,7 +169,13 @@ func (s *Session) runHinted(ops []Op, i, end int) int {
 				op.Value = op.Value[:n]
 			}
 		case OpPut:
-			done = a >= s.ro && op.If == Always && op.TTL == 0 && s.putHinted(op, at, value, w1)
+			switch {
+			case op.If != Always || op.TTL != 0:
+			case a >= s.ro:
+				done = s.putHinted(op, at, value, w1)
+			case a < s.safeRO:
+				done = s.copyHinted(op, i, a, w1)
+			}
 		case OpAdd:
 			done = a >= s.ro && op.TTL == 0 && s.addHinted(op, at, value, w1)
 		}
@@ -209,6 +215,27 @@ func (s *Session) putHinted(op *Op, p, value unsafe.Pointer, w1 uint64) bool {
 	record.CopyIn(value, unsafe.Pointer(unsafe.SliceData(op.Value)), n)
 	record.UnlockChanged(p, w1, w1)
 	s.tally.inPlace++
+	return true
+}
+
+// copyHinted carries out an OpPut, number i of the group, whose key has a frozen
+// record of the same length at a, the newest of its chain: a new one goes where room
+// was allotted, and is linked by the hint, which proves itself in the swap. Neither
+// keys nor bytes become more or less by it.
+func (s *Session) copyHinted(op *Op, i int, a record.Addr, w1 uint64) bool {
+	n, r := len(op.Value), &s.allotted
+	size := record.SizeFor(len(op.Key), n)
+	if r.left < size || r.addr <= a || !record.Plain(w1&^record.Moved, n) || s.store.order.tree != nil {
+		return false
+	}
+	at, p, _ := s.allocate(size, a)
+	w1 = record.Word1(record.Value, n, s.mark)
+	record.Write(p, record.Word0(a, len(op.Key)), w1, op.Key, op.Value)
+	if !index.CAS(s.pipe.slots[i], s.pipe.hints[i], at) {
+		record.Store1(p, w1|record.Invalid)
+		return false
+	}
+	s.tally.appended++
 	return true
 }
 
