@@ -356,6 +356,7 @@ func orderModel(t *testing.T, device func() ioring.Device) {
 		for k := range want {
 			require.True(t, got[k], "key %q", k)
 		}
+		syncStore(t, s)  // else there may be nothing to compact
 		compact(t, s, 0) // which puts what has expired in doubt
 		orderSettled(t, s, len(want))
 		for _, n := range sessions {
