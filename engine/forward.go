@@ -67,6 +67,10 @@ type forwardFound struct {
 	off  int
 }
 
+// forwardBlock is for how many records the index is asked ahead: while that is on its
+// way, those before them are found, and the next ones read.
+const forwardBlock = 8
+
 // forwardAhead is how many pages the border is ahead of head: one of so many.
 const forwardAhead = 20
 
@@ -157,20 +161,24 @@ func (f *forwarder) gather(border record.Addr) {
 	n, log := f.session, f.store.log
 	at := max(record.Addr(f.at.Load()), n.mem)
 	end := min(border, log.PageEnd(at))
-	count := 0
+	count, asked, known := 0, 0, 0
 	for at < end && count < groupOps {
 		p := log.Pointer(at)
 		w0, w1 := record.Load0(p), record.Load1(p)
 		size := record.Size(w0, w1)
 		if key := f.keyOf(p, w0, w1, size); key != nil {
 			f.hashes[count], f.places[count] = record.Hash(f.store.seed, key), forwardPlace{at, p, size}
-			count++
+			if count++; count == asked+forwardBlock {
+				f.store.index.Prefetch(f.hashes[asked:count])
+				known = f.find(known, asked)
+				asked = count
+			}
 		}
 		at += record.Addr(size / record.Unit)
 	}
 	f.at.Store(uint64(at))
-	f.store.index.Prefetch(f.hashes[:count])
-	f.store.index.FindAll(f.hashes[:count], f.slots[:count], f.entries[:count])
+	f.store.index.Prefetch(f.hashes[asked:count])
+	f.find(known, count)
 	for i, r := range f.places[:count] {
 		// The head of a value in chunks tells whether a chunk lives, see move.go.
 		if !isChunkAt(r.ptr) && index.Address(f.entries[i]) != r.addr {
@@ -187,6 +195,12 @@ func (f *forwarder) gather(border record.Addr) {
 		f.images = binary.LittleEndian.AppendUint64(f.images, record.Load1(r.ptr))
 		f.images = append(f.images, record.Bytes(r.ptr, record.HeaderSize, r.size-record.HeaderSize)...)
 	}
+}
+
+// find finds the entries of records from number i to end, and returns end.
+func (f *forwarder) find(i, end int) int {
+	f.store.index.FindAll(f.hashes[i:end], f.slots[i:end], f.entries[i:end])
+	return end
 }
 
 func isChunkAt(p unsafe.Pointer) bool {
