@@ -238,6 +238,23 @@ func TestAccess_Descriptors(t *testing.T) {
 	w = &wire{t: t, conn: ends[1], read: ipc.NewSplitter(1 << 30)}
 	require.True(t, passDescriptor(t, w), "not the kernel but the daemon has to close it")
 	w.want("pong", "ping")
+	// A read(2) stops at descriptors: what is behind them has to be asked for. What
+	// comes before is not answered: a client that takes an answer wakes the reader.
+	c := s.connections()[0]
+	for id := range uint32(20) {
+		c.mu.Lock() // the reader gets to the first and no further, or is not through with the one before
+		before := c.lane.bytesIn.Load()
+		w.send(notification("put", []byte("k"), []byte("v")))
+		for begin := time.Now(); c.lane.bytesIn.Load() == before && time.Since(begin) < 20*time.Millisecond; {
+			time.Sleep(time.Millisecond)
+		}
+		_, _, err := w.conn.WriteMsgUnix(notification("put", []byte("k"), []byte("w")), unix.UnixRights(0), nil)
+		require.NoError(t, err)
+		w.send(request(id, "get", []byte("k")))
+		time.Sleep(time.Millisecond) // the poller has told of all of it
+		c.mu.Unlock()
+		require.Equal(t, answer{id: id, result: []byte("w")}, w.must())
+	}
 	require.NoError(t, ends[1].Close())
 	require.NoError(t, s.drain())
 	require.NoError(t, s.closeStore())

@@ -60,8 +60,11 @@ func (c *conn) sync(k call) {
 // settle asks for one commit for all answers that need one. It is called at
 // the end of every burst and of every round of completions: that is what makes
 // a group.
-func (c *conn) settle() {
-	if e := c.due(); e.answers != nil {
+func (c *conn) settle() { c.askFor(c.due()) }
+
+// askFor asks for the commit that e needs, if any.
+func (c *conn) askFor(e event) {
+	if e.answers != nil {
 		c.help()
 		c.server.store.Commit(func(_ uint64, err error) {
 			e.err = err
@@ -82,6 +85,11 @@ func (c *conn) due() (e event) {
 		e.answers, c.held = c.held, nil
 	}
 	return e
+}
+
+// answered reports whether the client is sent something when the event has come.
+func (e *event) answered() bool {
+	return slices.ContainsFunc(e.answers, func(h heldAnswer) bool { return h.answered })
 }
 
 // A client that sends one request and waits for its answer has nothing else to ask

@@ -8,17 +8,22 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"rskv/engine"
 	"rskv/ipc"
 )
 
 // conn is one connection. Its life:
 //
-//	serving    the reader takes up requests                     serve
+//	serving    the reader takes up requests                     serve, see input.go
 //	stopping   no further request is taken up                   stop, the client's end, a broken stream
 //	finishing  what was begun is finished, answers are sent     finish
-//	dead       the socket is closed, answers go nowhere         kill, or the end of finish
+//	dead       the socket is shut down, answers go nowhere      kill, or the end of finish
 //	done       no goroutine, no session, nothing held           close(done)
+//
+// Only finish closes the socket: closing waits for whoever reads from it, and that
+// is the reader in all he does while it serves.
 type conn struct {
 	server *server
 	socket *net.UnixConn
@@ -101,6 +106,8 @@ func newConn(s *server, socket *net.UnixConn, p peer, r role, u *client) (*conn,
 	c.changed.L = &c.mu
 	c.flight.typical = typicalFirst
 	c.in.init(c.limits.Request)
+	c.in.pass = c.pass
+	_ = raw.Control(func(fd uintptr) { c.in.drains = descriptorsRefused(fd) })
 	c.linger.init()
 	c.batch.init(c)
 	c.output.init()
@@ -111,7 +118,7 @@ func newConn(s *server, socket *net.UnixConn, p peer, r role, u *client) (*conn,
 // serve is the reader: the whole life of the connection.
 func (c *conn) serve() {
 	c.log.Debug("connection opened")
-	for c.fill() && c.consume() {
+	for c.readOn() {
 	}
 	c.finish()
 	c.log.Debug("connection closed")
@@ -129,19 +136,19 @@ func (c *conn) consume() bool {
 	goOn := c.takeUp()
 	c.note()
 	c.run()
-	var led event // the commit that is made here
-	if c.waitsAlone(c.in.taken - taken) {
-		led = c.due()
-	} else {
-		c.settle()
+	alone := c.waitsAlone(c.in.taken - taken)
+	e := c.due()
+	c.in.answers = len(c.output.ready) > 0 || e.answered()
+	if !alone {
+		c.askFor(e)
 	}
 	c.lane.tally(&c.batch.counts)
 	c.unlocked(c.flush)
 	c.timeBurst()
 	c.watchBurst()
 	c.server.pulse.beat()
-	if led.answers != nil {
-		c.lead(led)
+	if alone && e.answers != nil {
+		c.lead(e)
 	}
 	return goOn && (!c.overloaded() || c.awaitRoom())
 }
@@ -264,13 +271,13 @@ func (c *conn) kill() {
 	c.mu.Unlock()
 }
 
-// dieLocked closes the socket and forgets what could not be sent.
+// dieLocked shuts the socket down and forgets what could not be sent.
 func (c *conn) dieLocked() {
 	if c.dead {
 		return
 	}
 	c.dead = true
-	_ = c.socket.Close()
+	_ = c.raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
 	c.account()
 	c.changed.Broadcast()
 }
@@ -304,6 +311,7 @@ func (c *conn) finish() {
 
 	close(c.quit)
 	c.workers.Wait()
+	_ = c.socket.Close()
 	c.mu.Lock()
 	c.session.Close()
 	c.account()

@@ -3,9 +3,10 @@ package daemon
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"rskv/ipc"
 )
@@ -35,6 +36,11 @@ type input struct {
 	timed      bool      // a read deadline is set
 	filled     bool      // the last read filled buf: the client has more
 	taken      int       // requests handed out
+
+	pass     func(fd uintptr) (over bool) // conn.pass, bound once
+	drains   bool                         // a read(2) that does not fill buf has taken all there was
+	answers  bool                         // what was taken up last is answered after it was read
+	patience time.Duration                // what the read deadline was set to last
 }
 
 func (in *input) init(limit int) {
@@ -62,55 +68,112 @@ func (in *input) next() ([]byte, *ipc.Error) {
 // partial reports whether a request has begun to arrive.
 func (in *input) partial() bool { return in.end > in.begin }
 
-// fill reads what the client has sent. It reports whether there is anything.
-func (c *conn) fill() bool {
+// The reader reads, takes up and answers inside of one call of the socket's Read:
+//
+//	readOn --> pass: read, consume, read, consume, ... --drained--> parked --woken--> pass
+//	      <--- the end, or a deadline
+//
+// net.Conn's Read begins with a read(2) each time, so that a reader that is through
+// with what has come asks once in vain before it is parked. Within one call of Read
+// that is not needed: the poller tells of everything that comes after a read(2), also
+// of what comes before the reader is parked, and it keeps that until he is. A
+// read(2) that does not fill the buffer has taken all there was, unless descriptors
+// were among it, at which the kernel stops. (It stops at out-of-band bytes too, which
+// the protocol does not have: who sends one waits until he sends on.)
+//
+// It does not tell that the client has gone, which the poller may have told of
+// together with the last bytes. So a reader asks once more unless an answer is sent
+// after what he has read: that fails where the client has closed the socket; and a
+// client that has only ended his side wakes the reader by taking the answer, since
+// the poller then tells of all that is so.
+
+// readOn takes up what the client sends, until a deadline has passed. It reports
+// whether the connection is to be read on.
+func (c *conn) readOn() bool {
+	if !c.mayRead() {
+		return false
+	}
+	err := c.raw.Read(c.in.pass)
+	switch {
+	case err == nil:
+		return false
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return c.late()
+	}
+	c.fail(err)
+	return false
+}
+
+// pass takes up what the socket has. It reports whether the connection is not to be
+// read on; else its reader is parked until there is more.
+func (c *conn) pass(fd uintptr) (over bool) {
 	in := &c.in
 	for {
-		if !c.makeRoom() {
-			return false
-		}
-		wait := c.readDeadline()
-		select {
-		case <-c.halt:
-			return false
-		default:
-		}
-		n, err := c.lingering(), error(nil)
+		n, err := c.lingering(fd), error(nil)
 		if n == 0 {
-			n, err = c.socket.Read(in.buf[in.end:])
+			n, err = unix.Read(int(fd), in.buf[in.end:])
+		}
+		switch {
+		case err == unix.EAGAIN:
+			return false
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			c.fail(os.NewSyscallError("read", err))
+			return true
+		case n == 0: // the client's end
+			return true
 		}
 		in.end += n
 		in.filled = in.end == len(in.buf)
 		count(&c.lane.bytesIn, n)
-		if n > 0 {
+		drained := in.drains && !in.filled
+		if !c.consume() || !c.mayRead() {
 			return true
 		}
-		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			select {
-			case <-c.halt:
-				return false
-			default:
-			}
-			if in.partial() {
-				c.log.Info("connection closed: a request was begun and not sent on", "waited", wait)
-				c.server.count.timeouts.Add(1)
-				return false
-			}
-			in.resize(readBytes, c.server.requests)
-		case err != nil:
-			if err != io.EOF {
-				c.fail(err)
-			}
+		if drained && in.answers && !c.linger.due {
 			return false
 		}
 	}
 }
 
+// mayRead prepares for the next read, and reports whether there is to be one.
+func (c *conn) mayRead() bool {
+	if !c.makeRoom() {
+		return false
+	}
+	c.readDeadline()
+	return !c.halted()
+}
+
+func (c *conn) halted() bool {
+	select {
+	case <-c.halt:
+		return true
+	default:
+		return false
+	}
+}
+
+// late is what becomes of a connection whose client has sent nothing for as long as
+// readDeadline said. It reports whether it is to be read on.
+func (c *conn) late() bool {
+	if c.halted() {
+		return false
+	}
+	if c.in.partial() {
+		c.log.Info("connection closed: a request was begun and not sent on", "waited", c.in.patience)
+		c.server.count.timeouts.Add(1)
+		return false
+	}
+	c.in.resize(readBytes, c.server.requests)
+	return true
+}
+
 // readDeadline sets how long the next read may wait: for the rest of a request
 // as configured, for a new one for ever, but with a large buffer only until it
 // is time to give that back.
-func (c *conn) readDeadline() time.Duration {
+func (c *conn) readDeadline() {
 	wait := time.Duration(0)
 	switch {
 	case c.in.partial():
@@ -123,11 +186,10 @@ func (c *conn) readDeadline() time.Duration {
 			c.in.timed = false
 			_ = c.socket.SetReadDeadline(time.Time{})
 		}
-		return 0
+		return
 	}
-	c.in.timed = true
+	c.in.timed, c.in.patience = true, wait
 	_ = c.socket.SetReadDeadline(time.Now().Add(wait))
-	return wait
 }
 
 // makeRoom leaves room behind what was read, so that a read is worth while. It

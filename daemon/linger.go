@@ -30,17 +30,9 @@ type linger struct {
 	inVain int  // how often in a row
 	skip   int  // commits until it is tried again
 	asked  uint64
-
-	try func(fd uintptr) bool // one read(2) into buf, whatever becomes of it
-	buf []byte
-	n   int
 }
 
 func (l *linger) init() {
-	l.try = func(fd uintptr) bool {
-		l.n, _ = unix.Read(int(fd), l.buf)
-		return true
-	}
 	if runtime.GOMAXPROCS(0) == 1 {
 		l.skip = -1 // for ever: the client may need the only processor
 	}
@@ -71,23 +63,19 @@ func (l *linger) done(found bool) {
 
 // lingering reads what comes within a moment of an answer, and returns how many bytes.
 // What is wrong with the connection the next ordinary read tells.
-func (c *conn) lingering() int {
+func (c *conn) lingering(fd uintptr) (n int) {
 	l := &c.linger
 	if !l.due {
 		return 0
 	}
 	l.due = false
-	l.buf = c.in.buf[c.in.end:]
 	for begin := time.Now(); ; runtime.Gosched() {
-		if err := c.raw.Read(l.try); err != nil {
-			break
-		}
-		if l.n > 0 || time.Since(begin) > lingerFor {
+		n, _ = unix.Read(int(fd), c.in.buf[c.in.end:])
+		if n > 0 || time.Since(begin) > lingerFor {
 			break
 		}
 	}
-	n := max(l.n, 0)
-	l.buf, l.n = nil, 0
+	n = max(n, 0)
 	l.done(n > 0)
 	return n
 }

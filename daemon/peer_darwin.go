@@ -32,3 +32,6 @@ func peerOf(conn *net.UnixConn) peer {
 // refuseDescriptors does nothing here: reads are read(2), and the kernel closes
 // descriptors that come with no room for them.
 func refuseDescriptors(uintptr) {}
+
+// descriptorsRefused reports that they are not.
+func descriptorsRefused(uintptr) bool { return false }

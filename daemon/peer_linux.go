@@ -55,3 +55,9 @@ func peerGroups(fd int) []int {
 func refuseDescriptors(fd uintptr) {
 	_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0)
 }
+
+// descriptorsRefused reports whether it is so.
+func descriptorsRefused(fd uintptr) bool {
+	passed, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSRIGHTS)
+	return err == nil && passed == 0
+}
