@@ -340,9 +340,6 @@ func (s *Session) examine(p *pendingOp, r *readOp) (verdict readVerdict, w1 uint
 	buf := r.Buf[r.skip:]
 	w0, w1 := record.Words(buf)
 	size := record.Size(w0, w1)
-	if r.size == 0 {
-		s.coldSize += (min(size, guessMax) - s.coldSize) / 8
-	}
 	if r.size == 0 && size > len(buf) && r.addr.Bytes()+int64(size) <= s.store.pageEnd(r.addr) {
 		s.aim(r, r.addr, size)
 		return readOn, 0
@@ -350,6 +347,7 @@ func (s *Session) examine(p *pendingOp, r *readOp) (verdict readVerdict, w1 uint
 	if _, _, ok := record.Verify(buf, s.store.seedAt(r.addr), r.addr); !ok {
 		return s.damaged(p, r), 0
 	}
+	s.store.coldSize.learn(size)
 	s.store.stats.coldBytes.Add(uint64(len(r.Buf)))
 	if p.op.Kind <= OpTTL {
 		s.offer(r.addr, buf[:size], w1)

@@ -32,7 +32,6 @@ type Session struct {
 	pipe     pipe
 	allotted allotment // empty outside of a section
 	span     uintptr   // bytes of a record to ask for ahead, from the last one met
-	coldSize int       // running mean of the records read from disk, in bytes
 	arena    []byte    // answers of OpGet until the next Start or Complete
 	old      []byte    // present value of a read-modify-write
 	next     []byte    // its new value

@@ -36,6 +36,7 @@ type Store struct {
 	clock    storeClock
 	sweep    sweeper
 	cache    readCache
+	coldSize sizeGuess
 	stale    []string // metadata files of what recovery has discarded
 
 	closed atomic.Bool // checked inside every section
