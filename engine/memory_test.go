@@ -2,6 +2,8 @@ package engine
 
 import (
 	"math/rand/v2"
+	"runtime"
+	"runtime/metrics"
 	"testing"
 	"time"
 
@@ -85,5 +87,20 @@ func TestSetMemory_ForTheIndex(t *testing.T) {
 		return st.MemoryLog < before.MemoryLog && st.MemoryLog+st.MemoryIndex+st.MemoryBuffers <= st.Memory
 	}, 20*time.Second, 5*time.Millisecond, "%+v", s.Stats())
 	require.ErrorIs(t, s.SetMemory(s.Stats().MemoryIndex), ErrMemoryTooSmall)
+	require.NoError(t, s.Close())
+}
+
+// TestOpen_LittleToCollect: what a store keeps on the Go heap makes every collection
+// of the process longer.
+func TestOpen_LittleToCollect(t *testing.T) {
+	sample := []metrics.Sample{{Name: "/gc/scan/heap:bytes"}}
+	scanned := func() int64 {
+		runtime.GC()
+		metrics.Read(sample)
+		return int64(sample[0].Value.Uint64())
+	}
+	before := scanned()
+	s := openOn(t, newMem(), nil)
+	require.Less(t, scanned()-before, int64(512<<10), "bytes that a collection looks at")
 	require.NoError(t, s.Close())
 }
