@@ -58,3 +58,14 @@ func BenchmarkVerify(b *testing.B) {
 		}
 	})
 }
+
+func BenchmarkVerifyRun(b *testing.B) {
+	benchRecords(b, func(b *testing.B, page []byte, size int) {
+		ends := make([]uint32, len(page)/size)
+		for i := 0; i < b.N; i += len(ends) {
+			if n := VerifyRun(page, 1, 0, ends); n != len(ends) {
+				b.Fatal(n)
+			}
+		}
+	})
+}

@@ -141,6 +141,55 @@ func TestVerify_EveryByte(t *testing.T) {
 	}
 }
 
+// TestVerifyRun: records that follow each other are taken where one of them alone is
+// not, or the other way round; or too many of them, or too few.
+func TestVerifyRun(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(1, 2))
+	for round := range 3000 {
+		addr := Addr(rng.Uint64N(1 << 40))
+		var buf []byte
+		for range rng.IntN(20) {
+			kind, flags := Kind(rng.IntN(3)), uint64(0)
+			if rng.IntN(4) == 0 {
+				flags = []uint64{Expiry, Invalid, Moved, Sealed}[rng.IntN(4)]
+			}
+			key, value := make([]byte, rng.IntN(10)), make([]byte, rng.IntN([]int{9, 30, 300}[rng.IntN(3)]))
+			for _, b := range [][]byte{key, value} {
+				for i := range b {
+					b[i] = byte(rng.Uint32())
+				}
+			}
+			w0, w1 := Word0(Addr(rng.Uint64N(1<<40)), len(key)), Word1(kind, len(value), flags)
+			if rng.IntN(12) == 0 {
+				w0, w1, key = Word0(0, TypeChunk), Word1(System, len(value), 0), nil
+			}
+			buf = append(buf, image(addr+Addr(len(buf)/Unit), w0, w1, key, value)...)
+		}
+		switch rng.IntN(3) {
+		case 0:
+			if len(buf) > 0 {
+				buf[rng.IntN(len(buf))] ^= 1 << rng.IntN(8)
+			}
+		case 1:
+			buf = buf[:rng.IntN(len(buf)+1)&^(Unit-1)]
+		}
+		ends := make([]uint32, rng.IntN(24))
+		var want []uint32
+		for at := 0; len(want) < len(ends); {
+			w0, w1, ok := Verify(buf[at:], testSeed, addr+Addr(at/Unit))
+			if !ok || KindOf(w1) == System || Size(w0, w1) == HeaderSize {
+				break // those of the header alone, without key or value, are nobody's
+			}
+			at += Size(w0, w1)
+			want = append(want, uint32(at))
+		}
+		n := VerifyRun(buf, testSeed, addr, ends)
+		require.Equal(t, len(want), n, "round %d", round)
+		require.Equal(t, want, append([]uint32(nil), ends[:n]...), "round %d", round)
+	}
+}
+
 // TestVerify_Filler: a filler's length is not covered, or its body is.
 func TestVerify_Filler(t *testing.T) {
 	t.Parallel()
