@@ -35,7 +35,8 @@
 //     Tentative ones are seen only by those who create: see create.go.
 //   - An entry changes only by compare-and-swap of the exact word read, and
 //     addresses never repeat, so a swap that succeeds proves that nothing
-//     happened to the chain in between.
+//     happened to the chain in between. Who fills an index that nobody else uses
+//     yet, or not these rows of it, may store plainly: see LoadRow and RaiseAlone.
 //   - An entry whose address is below record.FirstAddr is an empty chain. It
 //     stays when its creator fails, and serves whoever comes next.
 //   - A row only gets longer. A bucket never leaves it, an entry only by growth,
@@ -129,7 +130,8 @@ type Options struct {
 	Wake    func()
 }
 
-// bucket is one cache line. Its words are accessed with sync/atomic only.
+// bucket is one cache line. Its words are accessed with sync/atomic only, but by those
+// who are alone at its row.
 type bucket [bucketSize / 8]uint64
 
 var _ [bucketSize]byte = [unsafe.Sizeof(bucket{})]byte{}

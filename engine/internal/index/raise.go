@@ -2,22 +2,14 @@ package index
 
 import (
 	"math/bits"
-	"sync/atomic"
 
 	"rskv/engine/internal/record"
 )
 
 // Raise makes addr the newest record of the hash's chain, unless that has one as
-// new, and creates the chain's entry if there is none: what a recovery does with
-// every record. It fails as FindOrCreate does.
-//
-// Most rows are one bucket, whose line is there when it has been asked for: then all
-// of it, creation too (see FindOrCreate), is done in that line, in the same phases
-// but without the address Creating in between. It takes a third of the time.
+// new, and creates the chain's entry if there is none. It fails as FindOrCreate
+// does.
 func (x *Index) Raise(hash uint64, addr record.Addr) error {
-	if shape := x.shape.Load(); shape&growing == 0 && x.raiseIn(x.row(hash&shape), x.tag(hash), addr) {
-		return nil
-	}
 	for {
 		slot, entry, err := x.FindOrCreate(hash)
 		if err != nil {
@@ -29,46 +21,66 @@ func (x *Index) Raise(hash uint64, addr record.Addr) error {
 	}
 }
 
-// raiseIn is Raise for a row that is this bucket alone. It returns false where that
-// is not so, or somebody else is at it.
-func (x *Index) raiseIn(b *bucket, tag uint64, addr record.Addr) bool {
-	if tag == 0 || atomic.LoadUint64(&b[overflowWord]) != 0 {
-		return false // a free word has tag 0
+// RaiseAlone asks for the row of a hash raiseAhead before it looks at it, a block of
+// them at a time: a processor has some twenty lines on their way.
+const raiseAhead, raiseBlock = 16, 4
+
+// RaiseAlone is Raise for each of the hashes, what a recovery does with all records, as
+// long as nobody else uses the index for hashes whose rows they share: others may work
+// at other rows. It returns how many are done with, and fails where that is not all of
+// them.
+//
+// Rows are written without atomic operations, of which Raise takes two for an entry that
+// is new. While the table grows, others are at all rows, so it goes as in Raise. A growth that
+// begins meanwhile splits no row before the section has ended.
+func (x *Index) RaiseAlone(hashes []uint64, addrs []record.Addr) (done int, err error) {
+	addrs = addrs[:len(hashes)]
+	x.Prefetch(hashes[:min(raiseAhead, len(hashes))])
+	for i, hash := range hashes {
+		if i%raiseBlock == 0 && i+raiseAhead < len(hashes) {
+			x.Prefetch(hashes[i+raiseAhead : min(i+raiseAhead+raiseBlock, len(hashes))])
+		}
+		if shape := x.shape.Load(); shape&growing == 0 && x.raiseAlone(x.row(hash&shape), x.tag(hash), addrs[i]) {
+			continue
+		}
+		if err := x.Raise(hash, addrs[i]); err != nil {
+			return i, err
+		}
 	}
-	var same, free uint
-	for i := range uint(bucketEntries) {
-		e := atomic.LoadUint64(&b[i])
-		same |= bit(e>>tagShift == tag) << i
-		free |= bit(e == 0) << i
-	}
-	if same != 0 {
-		slot := &b[bits.TrailingZeros(same)&7]
-		e := atomic.LoadUint64(slot)
-		return e>>tagShift == tag && e&moving == 0 && (Address(e) >= addr || CAS(slot, e, addr))
-	}
-	if free == 0 {
-		return false
-	}
-	slot := &b[bits.TrailingZeros(free)&7]
-	entry := tag<<tagShift | uint64(addr)
-	if !atomic.CompareAndSwapUint64(slot, 0, tentative|entry) {
-		return false
-	}
-	if !x.aloneIn(b, tag) {
-		atomic.CompareAndSwapUint64(slot, tentative|entry, 0)
-		return false
-	}
-	return atomic.CompareAndSwapUint64(slot, tentative|entry, entry)
+	return len(hashes), nil
 }
 
-// aloneIn reports whether one entry of the row has the tag, tentative ones included,
-// and the row still is this bucket alone.
-func (x *Index) aloneIn(b *bucket, tag uint64) bool {
-	n := uint(0)
-	for i := range bucketEntries {
-		n += bit(atomic.LoadUint64(&b[i])>>tagShift&tagMask == tag)
+// raiseAlone is Raise in a row that nobody else uses. It returns false if there is no
+// place left in it, and for the tag that free words have. A bucket is looked at without
+// branches: see FindAll.
+func (x *Index) raiseAlone(b *bucket, tag uint64, addr record.Addr) bool {
+	if tag == 0 {
+		return false
 	}
-	return n == 1 && atomic.LoadUint64(&b[overflowWord]) == 0
+	var place *uint64
+	for entry := tag<<tagShift | uint64(addr); ; b = x.pool.bucket(b[overflowWord]) {
+		same := has(b, 0, tag) | has(b, 1, tag)<<1 | has(b, 2, tag)<<2 | has(b, 3, tag)<<3 |
+			has(b, 4, tag)<<4 | has(b, 5, tag)<<5 | has(b, 6, tag)<<6
+		if same != 0 {
+			slot := &b[bits.TrailingZeros64(same)&7]
+			*slot = max(*slot, entry)
+			return true
+		}
+		if place == nil {
+			free := bit(b[0] == 0) | bit(b[1] == 0)<<1 | bit(b[2] == 0)<<2 | bit(b[3] == 0)<<3 |
+				bit(b[4] == 0)<<4 | bit(b[5] == 0)<<5 | bit(b[6] == 0)<<6
+			if free != 0 {
+				place = &b[bits.TrailingZeros(free)&7]
+			}
+		}
+		if b[overflowWord] == 0 {
+			if place == nil {
+				return false
+			}
+			*place = entry
+			return true
+		}
+	}
 }
 
 func bit(is bool) (one uint) {

@@ -76,3 +76,109 @@ func TestRaise(t *testing.T) {
 		require.NoError(t, x.Free())
 	}
 }
+
+// TestRaiseAlone: the same, when each has rows of its own and needs no atomic operations;
+// or somebody else's rows are touched, which the race detector sees.
+func TestRaiseAlone(t *testing.T) {
+	seed := testSeed(t)
+	rounds := 60
+	if testing.Short() {
+		rounds = 15
+	}
+	for round := range rounds {
+		d := epoch.New()
+		size := uint8(2 + round%4)
+		x, err := New(Options{Bits: size, MaxBits: 10, Overflow: 4096, Drained: d.Bump})
+		require.NoError(t, err)
+		if round%2 == 0 {
+			x.grow.trigger.Store(1 << 40)
+		}
+		hashOf := func(n uint64) uint64 {
+			if n%16 == 0 {
+				return n & (1<<size - 1) // the tag of free words
+			}
+			return n*109 | n<<40
+		}
+		const workers, hashes, each, most = 4, 300, 100, 100
+		var wg sync.WaitGroup
+		highest := [workers]map[uint64]record.Addr{}
+		for w := range workers {
+			highest[w] = map[uint64]record.Addr{}
+			wg.Go(func() {
+				rng := rand.New(rand.NewPCG(seed+uint64(round), uint64(w)))
+				slot := d.Register()
+				defer slot.Release()
+				for range each {
+					var batch []uint64
+					var addrs []record.Addr
+					for range rng.IntN(most) {
+						hash := hashOf(rng.Uint64N(hashes))
+						if hash>>(size-2)%workers != uint64(w) {
+							continue // of another's rows
+						}
+						addr := record.FirstAddr + record.Addr(rng.Uint64N(1<<40))
+						batch, addrs = append(batch, hash), append(addrs, addr)
+						key := place(x, hash)
+						highest[w][key] = max(highest[w][key], addr)
+					}
+					for len(batch) > 0 {
+						slot.Enter()
+						n, err := x.RaiseAlone(batch, addrs)
+						slot.Exit()
+						batch, addrs = batch[n:], addrs[n:]
+						if err != nil {
+							require.ErrorIs(t, err, ErrBusy)
+							runtime.Gosched()
+						}
+						x.Step()
+					}
+				}
+			})
+		}
+		wg.Wait()
+		for x.Growing() {
+			x.Step()
+		}
+		require.NoError(t, x.Check())
+		entries := 0
+		x.Range(func(hash, entry uint64) bool {
+			entries++
+			return true
+		})
+		for w := range workers {
+			entries -= len(highest[w])
+			for hash, want := range highest[w] {
+				_, e := x.Find(hash)
+				require.Equal(t, want, Address(e), "round %d, hash %x", round, hash)
+			}
+		}
+		require.Zero(t, entries, "chains with two entries, or of nobody")
+		require.NoError(t, x.Free())
+	}
+}
+
+// TestRaiseAlone_Full: an index that is full takes what it has, fails at the first that
+// it has not, and says which.
+func TestRaiseAlone_Full(t *testing.T) {
+	x := newIndex(t, 0, 2)
+	hash := func(n int) uint64 { return uint64(n+1) << 3 }
+	const room = 3 * bucketEntries
+	hashes, addrs := make([]uint64, room+2), make([]record.Addr, room+2)
+	for i := range hashes {
+		hashes[i], addrs[i] = hash(i), record.FirstAddr+record.Addr(i)
+	}
+	n, err := x.RaiseAlone(hashes, addrs)
+	require.ErrorIs(t, err, ErrFull)
+	require.Equal(t, room, n)
+	for i := range addrs {
+		addrs[i] += 100
+	}
+	n, err = x.RaiseAlone(hashes, addrs)
+	require.ErrorIs(t, err, ErrFull)
+	require.Equal(t, room, n)
+	for i := range room {
+		_, e := x.Find(hashes[i])
+		require.Equal(t, addrs[i], Address(e))
+	}
+	require.NoError(t, x.Check())
+}
