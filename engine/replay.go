@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"rskv/engine/internal/epoch"
-	"rskv/engine/internal/index"
 	"rskv/engine/internal/manifest"
 	"rskv/engine/internal/ordered"
 	"rskv/engine/internal/record"
@@ -25,14 +24,15 @@ import (
 // with the highest address, and the links between records were right when they
 // were written. So a worker raises an index entry to the address of a record if
 // that is higher, and never lowers one. What an entry of a fuzzy snapshot points
-// to is one of the records replayed, so it can only be raised as well.
+// to is one of the records replayed, so it can only be raised as well. Workers do not
+// raise it at once, but sort what they find by parts of the index: see replaySort.
 const (
 	// passAhead is how many pages are read or wait besides those being worked on.
 	passAhead = 4
 	// passWorkersMax bounds the workers: beyond, the device is what limits.
 	passWorkersMax = 8
-	// replayBlock is how many buckets are asked for at a time, see replayBatch.
-	replayBlock = 4
+	// notesMost is how many notes of records that expire a worker keeps.
+	notesMost = 64
 )
 
 // logPass is one pass over a part of a span.
@@ -47,6 +47,7 @@ type logPass struct {
 	memory   *ioring.Memory
 	workers  []*passWorker
 	pages    []*passPage
+	sort     *replaySort // nil but for useIndex
 
 	mu struct {
 		sync.Mutex
@@ -69,11 +70,12 @@ type passPage struct {
 }
 
 type passWorker struct {
-	pass  *logPass
-	task  taskRef
-	slot  *epoch.Slot
-	batch replayBatch
-	notes []expiryNote
+	pass    *logPass
+	task    taskRef
+	slot    *epoch.Slot
+	batches []*replayBatch // by part, see replaySort
+	notes   []expiryNote
+	ends    [64]uint32 // see record.VerifyRun
 }
 
 // passResult is where a pass ended.
@@ -105,12 +107,12 @@ func (s *Store) pass(m *manifest.Manifest, span manifest.Span, from record.Addr,
 	} else {
 		_, p.until = s.dev.Extent()
 	}
-	if err := p.start(); err != nil {
+	first := res.at.Bytes() &^ (p.pageSize - 1)
+	if err := p.start(first); err != nil {
 		return res, err
 	}
 	defer func() { err = errors.Join(err, p.stop()) }()
 
-	first := res.at.Bytes() &^ (p.pageSize - 1)
 	asked, report := first, s.reporter(passStages[use], p.until-first)
 	for off := first; off < p.until; off += p.pageSize {
 		for ; asked < p.until && asked < off+int64(len(p.pages))*p.pageSize; asked += p.pageSize {
@@ -128,17 +130,20 @@ func (s *Store) pass(m *manifest.Manifest, span manifest.Span, from record.Addr,
 		res.records += page.records
 		report(off + p.pageSize - first)
 		if page.why != nil {
-			return res, nil
+			return res, nil // before the end of the span, for which replay refuses the log
 		}
 	}
 	if res.why == nil && span.End == 0 {
 		res.why = ioring.ErrNoSegment
 	}
-	return res, nil
+	if p.sort != nil {
+		err = p.sort.finish(p.workers)
+	}
+	return res, err
 }
 
 // start takes the memory and starts the workers.
-func (p *logPass) start() (err error) {
+func (p *logPass) start(first int64) (err error) {
 	workers := min(p.s.opt.Runner.Parallel(), passWorkersMax)
 	pages := int64(workers + passAhead)
 	if p.memory, err = ioring.AllocMemory(pages * p.pageSize); err != nil {
@@ -149,8 +154,14 @@ func (p *logPass) start() (err error) {
 		page.Kind, page.Buf = ioring.Read, p.memory.Bytes()[i*p.pageSize:(i+1)*p.pageSize]
 		p.pages = append(p.pages, page)
 	}
+	if p.use == useIndex {
+		p.sort = newReplaySort(p.s, workers, p.until-first)
+	}
 	for range workers {
 		w := &passWorker{pass: p, slot: p.s.epoch.Register()}
+		if p.sort != nil {
+			w.batches = make([]*replayBatch, len(p.sort.parts))
+		}
 		w.task.set(p.s.opt.Runner.Start("replay", w.step))
 		p.workers = append(p.workers, w)
 	}
@@ -226,13 +237,36 @@ func (w *passWorker) look(page *passPage) {
 		until = min(until, p.span.End)
 	}
 	for page.at < until && page.why == nil && page.err == nil {
-		w.next(page, base)
-	}
-	if page.err == nil {
-		page.err = w.raise()
+		if page.at == base || !w.run(page, base, until) {
+			w.next(page, base)
+		}
 	}
 	p.s.sweep.expiring.add(w.notes, p.s.opt.Clock.Wall())
 	w.notes = w.notes[:0]
+}
+
+// run goes over records of users that follow each other, and reports whether there are
+// any: whatever else comes next is left to next.
+func (w *passWorker) run(page *passPage, base, until record.Addr) bool {
+	first := page.at
+	buf := page.Buf[(first-base)*record.Unit : (until-base)*record.Unit]
+	n := record.VerifyRun(buf, w.pass.seed, first, w.ends[:])
+	if n == 0 {
+		return false
+	}
+	page.at += record.Addr(w.ends[n-1] / record.Unit)
+	page.records += uint64(n)
+	if w.pass.use == useNone {
+		return true
+	}
+	begin := uint32(0)
+	for _, end := range w.ends[:n] {
+		if page.err = w.apply(first+record.Addr(begin/record.Unit), buf[begin:end]); page.err != nil {
+			break
+		}
+		begin = end
+	}
+	return true
 }
 
 // next goes over one record.
@@ -249,34 +283,37 @@ func (w *passWorker) next(page *passPage, base record.Addr) {
 		page.why = errNoHeader
 		return
 	}
-	page.at += record.Addr(record.Size(w0, w1) / record.Unit)
+	image := buf[:record.Size(w0, w1)]
+	page.at += record.Addr(len(image) / record.Unit)
 	page.records++
 	switch {
 	case system && record.KeyLen(w0) == record.TypeCommit:
-		page.err = page.commit(a, buf[record.HeaderSize:record.Size(w0, w1)], p.span.Generation)
-	case system || p.use == useNone || w1&record.Invalid != 0 || a < p.begin:
-	case p.use == useOrder:
-		page.err = w.order(buf, w0, w1)
-	default:
-		if w1&record.Expiry != 0 {
-			w.note(a, buf, w0, w1)
-		}
-		b := &w.batch
-		b.hashes[b.n], b.addrs[b.n] = record.Hash(p.s.seed, record.Key(buf, w0)), a
-		if b.n++; b.n%replayBlock == 0 {
-			p.s.index.Prefetch(b.hashes[b.n-replayBlock : b.n])
-			if b.n == len(b.hashes) {
-				page.err = w.raise()
-			}
-		}
+		page.err = page.commit(a, image[record.HeaderSize:], p.span.Generation)
+	case !system && p.use != useNone:
+		page.err = w.apply(a, image)
 	}
 }
 
+// apply uses a record of a user.
+func (w *passWorker) apply(a record.Addr, image []byte) error {
+	p := w.pass
+	w0, w1 := record.Words(image)
+	switch {
+	case w1&record.Invalid != 0 || a < p.begin:
+		return nil
+	case p.use == useOrder:
+		return w.order(image, w0, w1)
+	case w1&record.Expiry != 0:
+		w.note(a, image, w0, w1)
+	}
+	return w.add(record.Hash(p.s.seed, record.Key(image, w0)), a)
+}
+
 // note counts a record that expires.
-func (w *passWorker) note(a record.Addr, buf []byte, w0, w1 uint64) {
-	r := logRecord{addr: a, w0: w0, w1: w1, image: buf[:record.Size(w0, w1)]}
+func (w *passWorker) note(a record.Addr, image []byte, w0, w1 uint64) {
+	r := logRecord{addr: a, w0: w0, w1: w1, image: image}
 	w.notes = append(w.notes, expiryNote{addr: a, expiry: r.expiry(), bytes: r.weight()})
-	if len(w.notes) >= len(w.batch.hashes) {
+	if len(w.notes) >= notesMost {
 		w.pass.s.sweep.expiring.add(w.notes, w.pass.s.opt.Clock.Wall())
 		w.notes = w.notes[:0]
 	}
@@ -297,49 +334,6 @@ func (page *passPage) commit(a record.Addr, body []byte, generation uint64) erro
 	c.addr, c.until = a, page.at
 	page.commits = append(page.commits, c)
 	return nil
-}
-
-// replayBatch is records whose buckets have been asked for, a few at a time, while
-// those behind them are verified: one by one the replay would wait for memory at
-// each, and take five times as long; all of them at once are more lines than a
-// processor can have on their way.
-type replayBatch struct {
-	n      int
-	hashes [64]uint64
-	addrs  [64]record.Addr
-}
-
-// raise makes the records of the batch the newest of their chains, where these
-// have no newer one.
-func (w *passWorker) raise() error {
-	b, s := &w.batch, w.pass.s
-	for done := 0; done < b.n; {
-		w.slot.Enter()
-		n, err := s.raise(b, done)
-		w.slot.Exit()
-		if s.index.Growing() {
-			s.index.Step() // the growth task does not run yet
-		}
-		if done = n; errors.Is(err, index.ErrBusy) {
-			s.opt.Runner.Yield()
-		} else if err != nil {
-			b.n = 0 // pages that have been read already are still looked at
-			return fmt.Errorf("%w: %d bytes hold no index for the keys of this store", ErrMemoryTooSmall, s.opt.Memory)
-		}
-	}
-	b.n = 0
-	return nil
-}
-
-// raise does so in one section, from record number i on, and returns how far it
-// has come.
-func (s *Store) raise(b *replayBatch, i int) (int, error) {
-	for ; i < b.n; i++ {
-		if err := s.index.Raise(b.hashes[i], b.addrs[i]); err != nil {
-			return i, err
-		}
-	}
-	return i, nil
 }
 
 // orderPass adds the keys of a span to the ordered index.
