@@ -183,7 +183,7 @@ func TestCompact_FreesWhatIsTold(t *testing.T) {
 	number := uint64(0)
 	last := map[int]uint64{}
 	owed := false
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end) && !(owed && s.Stats().LogFreed > 0); {
+	for end := time.Now().Add(waitLong); time.Now().Before(end) && !(owed && s.Stats().LogFreed > 0); {
 		for range 500 {
 			i := rng.IntN(keys)
 			number++
@@ -201,7 +201,7 @@ func TestCompact_FreesWhatIsTold(t *testing.T) {
 	require.Eventually(t, func() bool {
 		begin := s.log.Begin()
 		return record.Addr(s.stats.freed.Load()) == begin&^(size-1) && record.Addr(s.commit.toldBegin.Load()) == begin
-	}, 20*time.Second, time.Millisecond, "what is dead stays on the disk")
+	}, waitLong, time.Millisecond, "what is dead stays on the disk")
 	require.Positive(t, s.Stats().LogFreed)
 	syncStore(t, s)
 	dev = dev.CrashImage(iotest.CrashOptions{})
