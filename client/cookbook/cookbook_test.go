@@ -89,7 +89,7 @@ func TestConsumer(t *testing.T) {
 		if starts >= 6 {
 			require.NoError(t, err, out.String())
 		}
-		require.Regexp(t, regexp.MustCompile(`^(\d+ writes are there: going on with message \d+\n(done\n)?)?(\d{4}/.* session lost: .*\n)?$`), out.String())
+		require.Regexp(t, regexp.MustCompile(`^(\d+ writes are there: going on with message \d+\n(done\n)?)?(\d{4}/.* (session lost|connect to the daemon): .*\n)?$`), out.String())
 	}
 	require.Greater(t, starts, 1)
 	c := s.Client(t)
