@@ -68,6 +68,7 @@ check: ## gofmt, vet (four ways), staticcheck, import arrows and repository shap
 	$(GO) run $(STATICCHECK) ./...
 	$(GO) run $(STATICCHECK) -tags giouring ./...
 	$(GO) test -run TestShape -count=1 ./bench
+	$(GO) run ./.ci/mutants -look
 
 workflows: ## check .github/workflows
 	$(GO) run $(ACTIONLINT) -color=false .github/workflows/*.yaml

@@ -35,15 +35,16 @@ type mutant struct {
 func main() {
 	list := flag.String("list", ".ci/mutants/list", "the faults")
 	only := flag.String("only", "", "plant those only whose description has this in it")
+	look := flag.Bool("look", false, "see only that each fault has its place in the code, and run nothing")
 	limit := flag.Duration("limit", 5*time.Minute, "how long the tests of one fault may take: a hang is noticed, too")
 	flag.Parse()
-	if err := run(*list, *only, *limit); err != nil {
+	if err := run(*list, *only, *look, *limit); err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		os.Exit(1)
 	}
 }
 
-func run(list, only string, limit time.Duration) error {
+func run(list, only string, look bool, limit time.Duration) error {
 	text, err := os.ReadFile(list)
 	if err != nil {
 		return err
@@ -63,15 +64,18 @@ func run(list, only string, limit time.Duration) error {
 		if !strings.Contains(m.what, only) {
 			continue
 		}
+		overlay, err := m.plant(work)
+		if err != nil {
+			return fmt.Errorf("%s: %w", m.what, err)
+		}
+		if look {
+			continue
+		}
 		if key := m.pkg + " " + m.tests; !sound[key] {
 			if out, ok := test(m, "", limit); !ok {
 				return fmt.Errorf("the tests of %q fail without it:\n%s", m.what, out)
 			}
 			sound[key] = true
-		}
-		overlay, err := m.plant(work)
-		if err != nil {
-			return fmt.Errorf("%s: %w", m.what, err)
 		}
 		began := time.Now()
 		out, passed := test(m, overlay, limit)
@@ -85,6 +89,9 @@ func run(list, only string, limit time.Duration) error {
 			caught++
 			fmt.Printf("caught    %-62s by %s in %.0f s\n", m.what, failing(out, m), time.Since(began).Seconds())
 		}
+	}
+	if look {
+		return nil
 	}
 	fmt.Printf("%d mutants: %d caught, %d survived\n", caught+survived, caught, survived)
 	if survived > 0 || caught == 0 {
