@@ -8,16 +8,15 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"rskv/client"
+	"rskv/ioring/iotest/seeds"
 
 	"github.com/stretchr/testify/require"
 )
@@ -241,11 +240,7 @@ func TestSession_KillNine(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds and kills a daemon")
 	}
-	seed := uint64(time.Now().UnixNano())
-	if v := os.Getenv("RSKV_SEED"); v != "" {
-		seed, _ = strconv.ParseUint(v, 10, 64)
-	}
-	t.Logf("replay with RSKV_SEED=%d (as far as two processes can be replayed)", seed)
+	seed := seeds.New(t)
 	d := buildDaemon(t)
 	d.start()
 	var lost losses

@@ -19,6 +19,7 @@ import (
 
 	"rskv/client"
 	"rskv/client/rskvtest"
+	"rskv/ioring/iotest/seeds"
 )
 
 var (
@@ -60,7 +61,7 @@ type linearVictim struct {
 func TestLinearizable(t *testing.T) {
 	seed := *linearSeed
 	if seed == 0 {
-		seed = rand.Uint64()
+		seed = seeds.New(t)
 	}
 	t.Logf("replay with -linear.seed %d, as far as goroutines can be replayed", seed)
 	histories := *linearHistories

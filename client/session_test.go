@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +15,7 @@ import (
 	"time"
 
 	"rskv/client"
+	"rskv/ioring/iotest/seeds"
 	"rskv/ipc"
 
 	"github.com/stretchr/testify/require"
@@ -681,11 +680,7 @@ func TestSession_HelloNotAnswered(t *testing.T) {
 
 // What could go wrong: any of the above, in a combination nobody thought of.
 func TestSession_Chaos(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	if v := os.Getenv("RSKV_SEED"); v != "" {
-		seed, _ = strconv.ParseUint(v, 10, 64)
-	}
-	t.Logf("replay with RSKV_SEED=%d (goroutines interleave at will)", seed)
+	seed := seeds.New(t)
 	s := newSessionServer(t)
 	s.set(func(x *fakeSessions) { x.telling = true })
 	var lost losses

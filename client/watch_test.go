@@ -6,14 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
 
 	"rskv/client"
 	"rskv/client/rskvtest"
+	"rskv/ioring/iotest/seeds"
 	"rskv/ipc"
 
 	"github.com/stretchr/testify/assert"
@@ -130,11 +129,7 @@ var patient = []client.Option{
 // What could go wrong: a watch that loses its connections, and its daemon, misses a change or brings one
 // twice, or brings one that a crash has undone.
 func TestWatch_Trouble(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	if v := os.Getenv("RSKV_SEED"); v != "" {
-		seed, _ = strconv.ParseUint(v, 10, 64)
-	}
-	t.Logf("replay with RSKV_SEED=%d (as far as goroutines can be replayed)", seed)
+	seed := seeds.New(t)
 	s := rskvtest.NewServer(t, rskvtest.Setting("commit_interval", "5ms"), rskvtest.Setting("watch_timeout", "50ms"))
 	c := s.Client(t, patient...)
 	ctx := within(t, 60*time.Second)

@@ -3,7 +3,6 @@ package daemon
 import (
 	"bytes"
 	"fmt"
-	"math/rand/v2"
 	"os/exec"
 	"strings"
 	"sync"
@@ -15,14 +14,9 @@ import (
 
 	"rskv/ioring"
 	"rskv/ioring/iotest"
+	"rskv/ioring/iotest/seeds"
 	"rskv/ipc"
 )
-
-// seeded is a source of random numbers that a failed test can be repeated with.
-func seeded(t *testing.T) *rand.Rand {
-	seed := iotest.Seed(t)
-	return rand.New(rand.NewPCG(seed, 1))
-}
 
 // faulty is a daemon on a device that can be made to fail or to wait, with
 // key00000... of 4 KiB each, of which the first ones are on disk only.
@@ -79,7 +73,7 @@ func (f *faulty) hold(kind ioring.OpKind) (release func()) {
 func TestCold_Everything(t *testing.T) {
 	f := startFaulty(t)
 	f.fault.Reorder(16)
-	rng := seeded(t)
+	rng := seeds.Rand(t)
 	w := f.dial()
 	n := less(4000, 1000)
 	expect := map[uint32]func(any){}

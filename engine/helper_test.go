@@ -14,9 +14,9 @@ import (
 	"rskv/engine/internal/hlog"
 	"rskv/engine/internal/index"
 	"rskv/engine/internal/record"
-	"rskv/engine/internal/seeds"
 	"rskv/ioring"
 	"rskv/ioring/iotest"
+	"rskv/ioring/iotest/seeds"
 )
 
 var newSeed = seeds.New

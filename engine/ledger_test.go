@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"rskv/ioring/iotest"
+	"rskv/ioring/iotest/seeds"
 )
 
 // addOnce does the numbered write number of a ledger whose every write adds one
@@ -40,7 +41,7 @@ func adds(number uint64) (n int64) {
 // TestLedger_Cut: a recovered count is not the count of what was recovered: a
 // write is done twice, or never, by a client that goes on from there.
 func TestLedger_Cut(t *testing.T) {
-	seed := iotest.Seed(t)
+	seed := seeds.New(t)
 	rng := rand.New(rand.NewPCG(seed, 5))
 	const clients = 4
 	dev := iotest.NewMem(iotest.MemOptions{})

@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"rskv/ioring"
-	"rskv/ioring/iotest"
 	"rskv/ioring/iotest/loopfs"
+	"rskv/ioring/iotest/seeds"
 )
 
 var powerCuts = flag.Int("power.cuts", 0, "how often TestRealFault_PowerCut cuts the power of each file system and way to it; 0: 3 times, once with -short")
@@ -137,7 +137,7 @@ func (w *cutWriter) matches(got [][]byte, cut uint64) error {
 // something that was acknowledged as durable is gone after the power was, or a
 // writer's writes are not a prefix of what it did.
 func TestRealFault_PowerCut(t *testing.T) {
-	seed := iotest.Seed(t)
+	seed := seeds.New(t)
 	cuts := *powerCuts
 	if cuts == 0 {
 		if cuts = 3; testing.Short() {

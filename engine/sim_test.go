@@ -2,7 +2,6 @@ package engine
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"runtime"
 	"sync"
@@ -21,7 +20,7 @@ import (
 func TestSim(t *testing.T) {
 	first := *simFirst
 	if first == 0 {
-		first = rand.Uint64()>>32 + 1
+		first = newSeed(t)>>32 + 1
 	}
 	seeds := *simSeeds
 	if testing.Short() {

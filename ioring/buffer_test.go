@@ -4,12 +4,12 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
-	"time"
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
 
 	"rskv/ioring"
+	"rskv/ioring/iotest/seeds"
 )
 
 func address(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) }
@@ -106,8 +106,7 @@ func TestBuffers_Put_RefusesForeign(t *testing.T) {
 
 // Two goroutines must never own the same byte: each stamps what it holds.
 func TestBuffers_Concurrent(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	seed := seeds.New(t)
 	b, err := ioring.NewBuffers(4 << 20)
 	require.NoError(t, err)
 	var wg sync.WaitGroup

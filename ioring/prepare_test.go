@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"rskv/ioring/iotest/seeds"
 )
 
 const prepareSegment = 1 << 20
@@ -26,8 +28,7 @@ func openPrepare(t *testing.T) *disk {
 // A write must never be under way in a piece together with zeros, nor come before
 // them there: the race detector and the final bytes both tell.
 func TestZeroing_Exclusive(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	seed := seeds.New(t)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	const size, writers = 1 << 16, 4
 	for range 200 {
@@ -36,11 +37,11 @@ func TestZeroing_Exclusive(t *testing.T) {
 		for i := range memory {
 			memory[i] = 'o'
 		}
-		seeds := [writers]uint64{rng.Uint64(), rng.Uint64(), rng.Uint64(), rng.Uint64()}
+		drawn := [writers]uint64{rng.Uint64(), rng.Uint64(), rng.Uint64(), rng.Uint64()}
 		var group sync.WaitGroup
 		for w := range writers {
 			group.Go(func() {
-				rng := rand.New(rand.NewPCG(seeds[w], 0))
+				rng := rand.New(rand.NewPCG(drawn[w], 0))
 				share := memory[w*size/writers:][:size/writers]
 				for range 3 {
 					off := rng.IntN(len(share))

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"rskv/ioring/iotest/seeds"
 	"rskv/ipc"
 
 	"github.com/stretchr/testify/require"
@@ -15,7 +16,7 @@ import (
 // What could go wrong: an encoder makes bytes that msgpack/v5 reads as something else, or longer ones
 // than it makes.
 func TestAppend_EqualsMsgpack(t *testing.T) {
-	rng := random(t)
+	rng := seeds.Rand(t)
 	encode := func(f func(e *msgpack.Encoder) error) []byte {
 		var buf bytes.Buffer
 		require.NoError(t, f(msgpack.NewEncoder(&buf)))
@@ -58,7 +59,7 @@ func randomBytes(rng *rand.Rand, n int) []byte {
 // What could go wrong: a value in an encoding that msgpack/v5 (or another library) chose is read as
 // something else.
 func TestReader_ReadsWhatMsgpackWrites(t *testing.T) {
-	rng := random(t)
+	rng := seeds.Rand(t)
 	var buf bytes.Buffer
 	e := msgpack.NewEncoder(&buf)
 	read := func(err error) *ipc.Reader {

@@ -3,29 +3,17 @@ package ipc_test
 import (
 	"bytes"
 	"encoding/binary"
-	"flag"
 	"math/rand/v2"
 	"runtime"
 	"testing"
 	"time"
 
+	"rskv/ioring/iotest/seeds"
 	"rskv/ipc"
 
 	"github.com/stretchr/testify/require"
 	"github.com/vmihailenco/msgpack/v5"
 )
-
-var seedFlag = flag.Uint64("seed", 0, "seed of the random tests; 0: a new one, which is printed")
-
-// random returns the test's source of randomness. Its seed is printed, and taken from -seed.
-func random(t testing.TB) *rand.Rand {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("replay with -seed %d", seed)
-	return rand.New(rand.NewPCG(seed, 1))
-}
 
 // splitAll gives stream to a Splitter in pieces of the given sizes, over and over, moving what is
 // left to the front of its buffer like a connection does. It returns the lengths of the messages
@@ -80,7 +68,7 @@ func TestSplitter_CutAtEveryByte(t *testing.T) {
 // What could go wrong: for some value of some form the end is found elsewhere than msgpack/v5 finds
 // it, or in pieces elsewhere than in one.
 func TestSplitter_RandomValues(t *testing.T) {
-	rng := random(t)
+	rng := seeds.Rand(t)
 	for range 300 {
 		var stream []byte
 		var want []int

@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"rskv/ioring/iotest/seeds"
 	"rskv/ipc"
 )
 
@@ -275,9 +276,7 @@ func TestRun_Help(t *testing.T) {
 // must be refused before anything is sent.
 func TestRun_LargeValue(t *testing.T) {
 	f := newFake(t)
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	value := noise(seed, ipc.MaxValue)
+	value := noise(seeds.New(t), ipc.MaxValue)
 	if !testing.Short() { // seconds under -race
 		require.Equal(t, result{}, rskv(t, f.socket, value, "put", "big"))
 		r := rskv(t, f.socket, "", "get", "big")
@@ -298,9 +297,7 @@ func noise(seed uint64, n int) string {
 // randomTree plants files of all the sizes that matter and returns how many.
 func randomTree(t testing.TB, dir string) int {
 	t.Helper()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 0))
+	r := seeds.Rand(t)
 	large := 3 * batchBytes
 	if testing.Short() {
 		large /= 8

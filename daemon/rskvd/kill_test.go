@@ -19,6 +19,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"rskv/ioring/iotest/seeds"
 	"rskv/ipc"
 )
 
@@ -42,7 +43,7 @@ func TestKill(t *testing.T) {
 		}
 	}
 	if seed == 0 {
-		seed = rand.Uint64()
+		seed = seeds.New(t)
 	}
 	t.Logf("replay with -kill.seed %d -kill.rounds %d", seed, rounds)
 	k := &killing{t: t, dir: place(t), rng: rand.New(rand.NewPCG(seed, 0))}

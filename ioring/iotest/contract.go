@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -15,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"rskv/ioring"
+	"rskv/ioring/iotest/seeds"
 )
 
 // waitMax bounds the wait for one operation: it is either lost or the machine
@@ -83,18 +82,6 @@ func Aligned(n int) []byte {
 	return whole[skip : skip+n : skip+n]
 }
 
-// Seed returns the seed of a random test and logs it; IOTEST_SEED replays one.
-func Seed(t testing.TB) uint64 {
-	seed := uint64(time.Now().UnixNano())
-	if text := os.Getenv("IOTEST_SEED"); text != "" {
-		n, err := strconv.ParseUint(text, 10, 64)
-		require.NoError(t, err)
-		seed = n
-	}
-	t.Logf("IOTEST_SEED=%d", seed)
-	return seed
-}
-
 func fill(rng *rand.Rand, b []byte) {
 	for i := range b {
 		b[i] = byte(rng.Uint32())
@@ -104,7 +91,7 @@ func fill(rng *rand.Rand, b []byte) {
 // Bytes must come back from where they were put, whole, whether the buffer is
 // staging memory, other memory, small or a whole segment.
 func contractReadBack(t *testing.T, d ioring.Device) {
-	rng := rand.New(rand.NewPCG(Seed(t), 1))
+	rng := rand.New(rand.NewPCG(seeds.New(t), 1))
 	unit := d.Align().Offset
 	segment := int(d.SegmentSize())
 	for _, n := range []int{unit, 2 * unit, min(16*4096, segment), segment} {
@@ -136,7 +123,7 @@ func contractReadBack(t *testing.T, d ioring.Device) {
 // Many operations at once must not mix up their buffers, addresses or answers:
 // goroutines write blocks that say where they belong and read them again.
 func contractRandom(t *testing.T, d ioring.Device) {
-	seed := Seed(t)
+	seed := seeds.New(t)
 	unit := int64(d.Align().Offset)
 	const workers, rounds, batch = 6, 40, 24
 	share := 2 * d.SegmentSize() // of the address space, for each worker

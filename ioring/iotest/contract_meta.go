@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"rskv/ioring"
+	"rskv/ioring/iotest/seeds"
 )
 
 // A stream must be invisible before its commit, whole after it, gone after an
@@ -111,7 +112,7 @@ func requireReader(t *testing.T, r ioring.MetaReader, want string) {
 // at all, whatever else the device does at the same time: several of one name are
 // open at once here, beside writes and syncs.
 func contractStreamsRandom(t *testing.T, d ioring.Device) {
-	seed := Seed(t)
+	seed := seeds.New(t)
 	stop := make(chan bool)
 	var busy, group sync.WaitGroup
 	busy.Go(func() { commitUntil(t, d, stop) })

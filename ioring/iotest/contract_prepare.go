@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"rskv/ioring"
+	"rskv/ioring/iotest/seeds"
 )
 
 // A prepared segment must be there, be zero and be whole; odd requests and those
@@ -59,7 +60,7 @@ func contractPrepare(t *testing.T, d ioring.Device) {
 // while or after the segment is prepared: workers write random runs of blocks into
 // segments that are just being prepared, and the model knows each block.
 func contractPrepareRandom(t *testing.T, d ioring.Device) {
-	seed := Seed(t)
+	seed := seeds.New(t)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	unit, size := int64(d.Align().Offset), d.SegmentSize()
 	blocks := size / max(unit, 512)

@@ -5,9 +5,10 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"rskv/ioring/iotest/seeds"
 )
 
 // A p-value that is too small calls noise a regression, one too large hides it.
@@ -36,8 +37,7 @@ func TestMannWhitney(t *testing.T) {
 
 // Where nothing has changed, one comparison in twenty may be called a change.
 func TestMannWhitney_FalseAlarms(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	seed := seeds.New(t)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	alarms := 0
 	const runs = 4000

@@ -16,6 +16,7 @@ import (
 
 	"rskv/bench/internal/draw"
 	"rskv/bench/internal/measure"
+	"rskv/ioring/iotest/seeds"
 	"rskv/ipc"
 )
 
@@ -97,8 +98,7 @@ func TestTake_Errors(t *testing.T) {
 // The generator must find every key that it stored, count those that are not
 // there, and notice a value of another key; answers out of order included.
 func TestLoad_AgainstFake(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	seed := seeds.New(t)
 	for _, dialect := range []Dialect{RESP{}, RSKV{}, RSKV{Sync: true}} {
 		t.Run(fmt.Sprintf("%T%v", dialect, dialect), func(t *testing.T) {
 			fake := startFake(t, dialect, seed)

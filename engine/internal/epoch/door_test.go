@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"rskv/ioring/iotest/seeds"
 )
 
 // fakeClock is a clock that stands still unless told otherwise.
@@ -188,7 +190,7 @@ func TestDoor_Wait_ParkedIsWoken(t *testing.T) {
 // committer could sleep for ever. Two hundred writers come and go, some
 // dawdle inside, and the committer goes through all its limits again and again.
 func TestDoor_Stress(t *testing.T) {
-	seed := testSeed(t)
+	seed := seeds.New(t)
 	const writers = 200
 	commits := 400
 	if testing.Short() {

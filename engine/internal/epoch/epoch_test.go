@@ -2,29 +2,16 @@ package epoch
 
 import (
 	"math/rand/v2"
-	"os"
 	"runtime"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 	"unsafe"
 
 	"github.com/stretchr/testify/require"
-)
 
-// testSeed returns the seed of a random test and prints it; RSKV_SEED replays.
-func testSeed(t testing.TB) uint64 {
-	seed := uint64(time.Now().UnixNano())
-	if v := os.Getenv("RSKV_SEED"); v != "" {
-		n, err := strconv.ParseUint(v, 10, 64)
-		require.NoError(t, err)
-		seed = n
-	}
-	t.Logf("RSKV_SEED=%d", seed)
-	return seed
-}
+	"rskv/ioring/iotest/seeds"
+)
 
 // A bump with nobody inside would wait for an exit that never comes.
 func TestDomain_Bump_NobodyActive(t *testing.T) {
@@ -214,7 +201,7 @@ type page struct {
 // frees. Sections come and go, refresh, register and release at random; pages
 // are replaced and freed all the time, from inside and outside of sections.
 func TestDomain_Stress(t *testing.T) {
-	seed := testSeed(t)
+	seed := seeds.New(t)
 	workers, rounds := 16, 6_000
 	if testing.Short() {
 		rounds = 1_500

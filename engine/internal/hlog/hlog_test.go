@@ -1,7 +1,6 @@
 package hlog
 
 import (
-	"math/rand/v2"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -12,6 +11,7 @@ import (
 	"rskv/engine/internal/record"
 	"rskv/ioring"
 	"rskv/ioring/iotest"
+	"rskv/ioring/iotest/seeds"
 )
 
 const (
@@ -243,8 +243,7 @@ func TestLog_SectionHoldsFrames(t *testing.T) {
 // TestLog_OutOfOrder: a write that finishes before one at a lower address moves
 // flushed over a gap.
 func TestLog_OutOfOrder(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := seeds.New(t)
 	r := newRig(t, 24, seed, nil)
 	for r.Tail() < 100*testUnits {
 		_, status := r.put(60_000)

@@ -15,6 +15,7 @@ import (
 
 	"rskv/engine/internal/epoch"
 	"rskv/engine/internal/record"
+	"rskv/ioring/iotest/seeds"
 )
 
 // grown splits the rest of the rows.
@@ -320,7 +321,7 @@ func TestGrow_Snapshot(t *testing.T) {
 
 // An entry could be missed that moves while its row, a long one, is being copied.
 func TestGrow_SnapshotOfMovingRow(t *testing.T) {
-	seed := testSeed(t)
+	seed := seeds.New(t)
 	const chains = 1000
 	rounds := 200
 	if testing.Short() {
@@ -378,7 +379,7 @@ type creation struct{ old, next record.Addr }
 // splitter's back, and vanish when the table has grown. Each creator links one
 // record; all of them must be on one chain in the end.
 func TestGrow_Creators(t *testing.T) {
-	seed := testSeed(t)
+	seed := seeds.New(t)
 	rounds := 3000
 	if testing.Short() {
 		rounds = 800
@@ -494,7 +495,7 @@ func TestGrow_CreatorsAtTheFront(t *testing.T) {
 	if testing.Short() {
 		rounds = 20
 	}
-	seed := testSeed(t)
+	seed := seeds.New(t)
 	for round := range rounds {
 		x := openIndex(t, Options{Bits: bits, MaxBits: bits + 1, Overflow: 1 << 15})
 		x.grow.trigger.Store(1 << 40)
@@ -534,7 +535,7 @@ func TestGrow_CreatorsAtTheFront(t *testing.T) {
 // could miss what was acknowledged before it began, or see an older address; an
 // update could get lost; a snapshot could miss a chain or have it twice.
 func TestGrow_Model(t *testing.T) {
-	seed := testSeed(t)
+	seed := seeds.New(t)
 	const workers = 4
 	for _, background := range []bool{true, false} {
 		t.Run(fmt.Sprintf("background %t", background), func(t *testing.T) {

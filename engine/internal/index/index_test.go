@@ -3,9 +3,7 @@ package index
 import (
 	"math/bits"
 	"math/rand/v2"
-	"os"
 	"runtime"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,19 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"rskv/engine/internal/record"
+	"rskv/ioring/iotest/seeds"
 )
-
-// testSeed returns the seed of a random test and prints it; RSKV_SEED replays.
-func testSeed(t testing.TB) uint64 {
-	seed := uint64(time.Now().UnixNano())
-	if v := os.Getenv("RSKV_SEED"); v != "" {
-		n, err := strconv.ParseUint(v, 10, 64)
-		require.NoError(t, err)
-		seed = n
-	}
-	t.Logf("RSKV_SEED=%d", seed)
-	return seed
-}
 
 func newIndex(t testing.TB, bits uint8, overflowMax int) *Index {
 	return openIndex(t, Options{Bits: bits, Overflow: overflowMax})
@@ -248,7 +235,7 @@ func requireSame(t testing.TB, x *Index, newest map[uint64]record.Addr) {
 // the records linked to one of the entries would be lost. The row has overflow
 // buckets, holes at random places, and often no free word at all.
 func TestIndex_FindOrCreate_Concurrent(t *testing.T) {
-	seed := testSeed(t)
+	seed := seeds.New(t)
 	rounds := 6000
 	if testing.Short() {
 		rounds = 1500
@@ -310,7 +297,7 @@ func TestIndex_FindOrCreate_Concurrent(t *testing.T) {
 
 // Losers of a race to extend a row could leak their bucket or hand it out twice.
 func TestPool_TakePut(t *testing.T) {
-	seed := testSeed(t)
+	seed := seeds.New(t)
 	const buckets, workers = 64, 8
 	var p pool
 	require.NoError(t, p.open(buckets))
@@ -479,7 +466,7 @@ func TestIndex_Full_Concurrent(t *testing.T) {
 // addresses from one counter, and log what they replaced. Every address must
 // have been replaced exactly once, by one of the same chain, or be the newest.
 func TestIndex_Model(t *testing.T) {
-	seed := testSeed(t)
+	seed := seeds.New(t)
 	const workers, bucketBits = 8, 6
 	steps := 60_000
 	if testing.Short() {

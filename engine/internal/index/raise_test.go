@@ -11,13 +11,14 @@ import (
 
 	"rskv/engine/internal/epoch"
 	"rskv/engine/internal/record"
+	"rskv/ioring/iotest/seeds"
 )
 
 // TestRaise: a chain does not end with its highest address, or has two entries,
 // when several raise it at a time, with others who create entries, in rows that
 // get longer and in a table that grows.
 func TestRaise(t *testing.T) {
-	seed := testSeed(t)
+	seed := seeds.New(t)
 	rounds := 60
 	if testing.Short() {
 		rounds = 15
@@ -80,7 +81,7 @@ func TestRaise(t *testing.T) {
 // TestRaiseAlone: the same, when each has rows of its own and needs no atomic operations;
 // or somebody else's rows are touched, which the race detector sees.
 func TestRaiseAlone(t *testing.T) {
-	seed := testSeed(t)
+	seed := seeds.New(t)
 	rounds := 60
 	if testing.Short() {
 		rounds = 15

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"rskv/engine/internal/epoch"
-	"rskv/engine/internal/seeds"
+	"rskv/ioring/iotest/seeds"
 )
 
 var newSeed = seeds.New

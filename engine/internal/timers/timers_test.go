@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"rskv/engine/internal/record"
-	"rskv/engine/internal/seeds"
+	"rskv/ioring/iotest/seeds"
 )
 
 var newRand = seeds.Rand
