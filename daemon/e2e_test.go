@@ -229,7 +229,9 @@ func expiry(t *testing.T, w *wire) {
 	w.want(int64(9), "append", key, []byte("x"))
 	left(2*hour-60_000, 2*hour)
 	w.want(int64(2), "mput", [][2][]byte{{key, []byte("1")}, {[]byte("other"), []byte("2")}}, opt{"ttl": 1})
-	require.Eventually(t, func() bool { return w.ask("get", key).result == nil }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool {
+		return w.ask("get", key).result == nil && w.ask("get", []byte("other")).result == nil
+	}, patience, time.Millisecond)
 	w.want(false, "exists", key)
 	w.want(nil, "ttl", []byte("other"))
 	w.want(false, "del", key)

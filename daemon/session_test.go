@@ -126,7 +126,8 @@ func TestSession_Notified(t *testing.T) {
 
 // TestSession_Expiry: a session that is kept for ever, or forgotten too soon.
 func TestSession_Expiry(t *testing.T) {
-	d := start(t, func(c *Config) { c.MaxSessions, c.SessionExpiry = 2, 50*time.Millisecond })
+	const expiry = 50 * time.Millisecond
+	d := start(t, func(c *Config) { c.MaxSessions, c.SessionExpiry = 2, expiry })
 	w := d.dial()
 	id := w.hello(opt{})["session"]
 	w.want(int64(1), "append", []byte("k"), []byte("x"))
@@ -136,7 +137,10 @@ func TestSession_Expiry(t *testing.T) {
 	w = d.dial()
 	require.Equal(t, int64(1), w.hello(opt{"session": id})["applied"])
 	_ = w.conn.Close()
-	time.Sleep(200 * time.Millisecond)
+	require.Eventually(t, func() bool {
+		return v.ask("stats").result.(map[string]any)["daemon_connections"] == int64(1)
+	}, patience, time.Millisecond, "it is unused from then on")
+	time.Sleep(4 * expiry)
 	v.ask("checkpoint") // looks who is still there
 	d.dial().refuse(ipc.CodeSessionUnknown, "hello", opt{"session": id})
 }

@@ -115,7 +115,7 @@ func TestServer(t *testing.T) {
 	}
 	more, err := net.Dial("unix", path)
 	require.NoError(t, err)
-	require.NoError(t, more.SetReadDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(t, more.SetReadDeadline(time.Now().Add(time.Minute)))
 	_, err = more.Read(make([]byte, 1))
 	require.ErrorIs(t, err, io.EOF, "one more than the bound is served")
 	require.NoError(t, silent[0].Close())
@@ -133,10 +133,10 @@ func TestServer(t *testing.T) {
 		defer answer.Body.Close()
 		text, _ := io.ReadAll(answer.Body)
 		return strings.TrimSpace(string(text)) == "ok"
-	}, 10*time.Second, time.Millisecond, "a place that was left is not given to another")
+	}, time.Minute, time.Millisecond, "a place that was left is not given to another")
 	begin := time.Now()
 	s.Close(50 * time.Millisecond)
-	require.Less(t, time.Since(begin), 5*time.Second)
+	require.Less(t, time.Since(begin), 30*time.Second)
 	for _, conn := range append(silent, more) {
 		_ = conn.Close()
 	}

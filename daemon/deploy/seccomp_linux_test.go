@@ -110,11 +110,11 @@ func served(t *testing.T, bin, mode, list string) string {
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	tool := func(args ...string) (string, error) {
-		out, err := exec.Command(filepath.Join(bin, "rskv"), append([]string{"--socket", socket, "--timeout", "10s"}, args...)...).CombinedOutput()
+		out, err := exec.Command(filepath.Join(bin, "rskv"), append([]string{"--socket", socket, "--timeout", "1m"}, args...)...).CombinedOutput()
 		return strings.TrimSpace(string(out)), err
 	}
 	up := false
-	for range 400 {
+	for begin := time.Now(); time.Since(begin) < time.Minute; {
 		if _, err := tool("ping"); err == nil {
 			up = true
 			break

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience is how long anything may take that should be quick.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // program is rskvd with arguments, not started.
 func program(t *testing.T, args ...string) *exec.Cmd {
