@@ -44,7 +44,7 @@ func (w withDaemon) Run() int {
 func TestClient_EveryMethod(t *testing.T) {
 	s := newFakeServer(t)
 	c := dialFake(t, s)
-	ctx := within(t, 10*time.Second)
+	ctx := within(t, time.Minute)
 	k := []byte("k")
 
 	require.NoError(t, c.Ping(ctx))
@@ -144,7 +144,7 @@ func TestClient_AnswersFindTheirCaller(t *testing.T) {
 			s := newFakeServer(t)
 			s.shuffle, s.dribble = mode == "shuffled", mode == "byte by byte"
 			c := dialFake(t, s)
-			ctx := within(t, 30*time.Second)
+			ctx := within(t, time.Minute)
 			var wg sync.WaitGroup
 			for g := range 16 {
 				wg.Add(1)
@@ -172,7 +172,7 @@ func TestClient_AnswersFindTheirCaller(t *testing.T) {
 // right behind one.
 func TestClient_LongValues(t *testing.T) {
 	c := dialFake(t, newFakeServer(t))
-	ctx := within(t, 30*time.Second)
+	ctx := within(t, time.Minute)
 	for _, n := range []int{0, 1, 255, 256, 65_000, 65_535, 65_536, 1 << 20, 5<<20 + 1, ipc.MaxValue, 3} {
 		want := bytes.Repeat([]byte{byte(n), 7, byte(n >> 8)}, n/3+1)[:n]
 		_, err := c.Put(ctx, []byte("k"), want)
@@ -190,7 +190,7 @@ func TestClient_LongValues(t *testing.T) {
 func TestClient_RefusesWhatHasNoRoom(t *testing.T) {
 	s := newFakeServer(t)
 	c := dialFake(t, s)
-	ctx := within(t, 10*time.Second)
+	ctx := within(t, time.Minute)
 	_, err := c.Get(ctx, nil)
 	require.ErrorIs(t, err, client.ErrBadRequest)
 	_, err = c.Get(ctx, make([]byte, ipc.MaxKey+1))
@@ -234,7 +234,7 @@ func TestClient_ErrorsHaveSentinels(t *testing.T) {
 		ipc.CodeInternal: client.ErrInternal, "FromTheFuture": ipc.Code("FromTheFuture"),
 	} {
 		code = want
-		_, err := c.Get(within(t, 5*time.Second), []byte("k"))
+		_, err := c.Get(within(t, time.Minute), []byte("k"))
 		require.ErrorIs(t, err, sentinel)
 		require.Equal(t, strings.HasSuffix(string(want), "TooLarge"), isTooLarge(err))
 		require.EqualError(t, err, string(want)+": because")
@@ -250,7 +250,7 @@ func TestBatch(t *testing.T) {
 	s := newFakeServer(t)
 	s.shuffle = true
 	c := dialFake(t, s)
-	ctx := within(t, 10*time.Second)
+	ctx := within(t, time.Minute)
 	b := c.NewBatch()
 	require.NoError(t, b.Do(ctx), "an empty one")
 	for round := range 3 {
@@ -309,7 +309,7 @@ func TestFuture(t *testing.T) {
 	s := newFakeServer(t)
 	s.shuffle = true
 	c := dialFake(t, s)
-	ctx := within(t, 10*time.Second)
+	ctx := within(t, time.Minute)
 	var puts []*client.Future[bool]
 	for i := range 500 {
 		puts = append(puts, c.PutAsync(ctx, fmt.Appendf(nil, "%d", i), fmt.Appendf(nil, "v%d", i)))

@@ -20,7 +20,7 @@ import (
 // eventually waits for what another goroutine is about to bring about.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("never happened: " + what)
 		}
@@ -61,14 +61,14 @@ func TestContext_EndsTheWaitOnly(t *testing.T) {
 		return false
 	}
 	c := dialFake(t, s)
-	_, err := c.Put(within(t, 5*time.Second), []byte("k"), []byte("v"))
+	_, err := c.Put(within(t, time.Minute), []byte("k"), []byte("v"))
 	require.NoError(t, err)
 	for range 20 {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Millisecond)
 		_, err := c.Exists(ctx, []byte("k"))
 		cancel()
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		v, err := c.Get(within(t, 5*time.Second), []byte("k"))
+		v, err := c.Get(within(t, time.Minute), []byte("k"))
 		require.NoError(t, err)
 		require.Equal(t, "v", string(v))
 	}
@@ -107,7 +107,7 @@ func TestContext_BatchGivenUp(t *testing.T) {
 	for i := range 50 {
 		b.Get(fmt.Append(nil, 49-i))
 	}
-	require.NoError(t, b.Do(within(t, 10*time.Second)))
+	require.NoError(t, b.Do(within(t, time.Minute)))
 	for i := range 50 {
 		v, err := b.Value(i)
 		require.NoError(t, err)
@@ -128,7 +128,7 @@ func TestReconnect_ReadsAgainWritesNot(t *testing.T) {
 		return false
 	}
 	c := dialFake(t, s)
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, time.Minute)
 	k := []byte("k")
 	_, err := c.Put(ctx, k, []byte("v"))
 	require.NoError(t, err)
@@ -171,7 +171,7 @@ func TestReconnect_WhatWasNotSentIsSent(t *testing.T) {
 	s := newFakeServer(t)
 	var n connection
 	c := dialFake(t, s, client.WithRetryFor(time.Minute), n.option())
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, time.Minute)
 	require.NoError(t, c.Ping(ctx))
 	s.stop()
 	n.awaitLoss(t)
@@ -206,11 +206,11 @@ func TestReconnect_GivesUpOnAPoisonedRead(t *testing.T) {
 		return q.Method == ipc.MethodGet
 	}
 	c := dialFake(t, s, client.WithBackoff(time.Millisecond, 2*time.Millisecond))
-	_, err := c.Get(within(t, 20*time.Second), []byte("k"))
+	_, err := c.Get(within(t, time.Minute), []byte("k"))
 	require.ErrorIs(t, err, client.ErrConnLost)
 	require.NotErrorIs(t, err, client.ErrAnswerLost)
 	require.LessOrEqual(t, s.received(ipc.MethodGet), 4)
-	require.NoError(t, c.Ping(within(t, 5*time.Second)))
+	require.NoError(t, c.Ping(within(t, time.Minute)))
 }
 
 // What could go wrong: with the daemon gone callers wait for ever, or the client does not come back
@@ -218,7 +218,7 @@ func TestReconnect_GivesUpOnAPoisonedRead(t *testing.T) {
 func TestReconnect_FailsAfterAWhileAndRecovers(t *testing.T) {
 	s := newFakeServer(t)
 	c := dialFake(t, s, client.WithRetryFor(50*time.Millisecond), client.WithBackoff(time.Millisecond, 5*time.Millisecond))
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, time.Minute)
 	require.NoError(t, c.Ping(ctx))
 	s.stop()
 	_, err := c.Get(ctx, []byte("k"))
@@ -228,7 +228,7 @@ func TestReconnect_FailsAfterAWhileAndRecovers(t *testing.T) {
 	_, err = c.Put(ctx, []byte("k"), nil)
 	require.ErrorIs(t, err, client.ErrConnLost)
 	require.NotErrorIs(t, err, client.ErrAnswerLost, "it was never sent")
-	require.Less(t, time.Since(start), 5*time.Second)
+	require.Less(t, time.Since(start), 30*time.Second)
 	s.listen()
 	eventually(t, "connected again", func() bool { return c.Ping(ctx) == nil })
 }
@@ -254,12 +254,12 @@ func TestGarbage(t *testing.T) {
 				return q.Method == ipc.MethodPut
 			}
 			c := dialFake(t, s)
-			_, err := c.Put(within(t, 10*time.Second), []byte("k"), nil)
+			_, err := c.Put(within(t, time.Minute), []byte("k"), nil)
 			require.ErrorIs(t, err, client.ErrAnswerLost)
 			if what == "what closes streams" {
 				require.ErrorIs(t, err, client.ErrRequestTooLarge, "the reason it gave")
 			}
-			require.NoError(t, c.Ping(within(t, 10*time.Second)), "on a new connection")
+			require.NoError(t, c.Ping(within(t, time.Minute)), "on a new connection")
 		})
 	}
 }
@@ -273,7 +273,7 @@ func TestAnswer_OfAnotherType(t *testing.T) {
 		return true
 	}
 	c := dialFake(t, s)
-	ctx := within(t, 10*time.Second)
+	ctx := within(t, time.Minute)
 	k := []byte("k")
 	for what, call := range map[string]func() error{
 		"get":        func() error { _, err := c.Get(ctx, k); return err },
@@ -331,14 +331,14 @@ func TestClose(t *testing.T) {
 func TestClose_WhileDown(t *testing.T) {
 	s := newFakeServer(t)
 	c := dialFake(t, s, client.WithBackoff(time.Hour, time.Hour), client.WithRetryFor(time.Hour))
-	require.NoError(t, c.Ping(within(t, 5*time.Second)))
+	require.NoError(t, c.Ping(within(t, time.Minute)))
 	s.stop()
 	f := c.GetAsync(context.Background(), []byte("k"))
 	done := make(chan error)
 	go func() { done <- c.Close() }()
 	select {
 	case <-done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("Close hangs")
 	}
 	_, err := f.Wait(context.Background())
@@ -354,7 +354,7 @@ func TestBounds_MakeCallersWait(t *testing.T) {
 		return false
 	}
 	c := dialFake(t, s, client.WithMaxInFlight(10, 1<<20))
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, time.Minute)
 	var waiting []*client.Future[bool]
 	for range 10 {
 		waiting = append(waiting, c.PutAsync(ctx, []byte("k"), nil))
@@ -396,7 +396,7 @@ func TestChaos(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	var good atomic.Int64
-	var over atomic.Bool
+	var calm, over atomic.Bool
 	for g := range 24 {
 		wg.Add(1)
 		go func() {
@@ -404,7 +404,11 @@ func TestChaos(t *testing.T) {
 			key := fmt.Append(nil, g)
 			b := c.NewBatch()
 			for i := 0; !over.Load(); i++ {
-				ctx, cancel := context.WithTimeout(context.Background(), time.Duration(1+i%5)*10*time.Millisecond)
+				patience := time.Duration(1+i%5) * 10 * time.Millisecond
+				if calm.Load() {
+					patience = time.Minute
+				}
+				ctx, cancel := context.WithTimeout(context.Background(), patience)
 				want := fmt.Appendf(nil, "%d/%d", g, i)
 				if _, err := c.Put(ctx, key, want); err == nil {
 					if v, err := c.Get(ctx, key); err == nil && !bytes.Equal(v, want) {
@@ -431,15 +435,16 @@ func TestChaos(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 		s.drop()
 	}
+	calm.Store(true)
 	eventually(t, "something goes well", func() bool { return good.Load() > 0 })
 	over.Store(true)
 	wg.Wait()
-	eventually(t, "usable", func() bool { return c.Ping(within(t, time.Second)) == nil })
+	eventually(t, "usable", func() bool { return c.Ping(within(t, time.Minute)) == nil })
 }
 
 // What could go wrong: Dial waits for a daemon that is not there, or says nothing of the reason.
 func TestDial_Fails(t *testing.T) {
-	ctx := within(t, 5*time.Second)
+	ctx := within(t, time.Minute)
 	_, err := client.Dial(ctx, t.TempDir()+"/none")
 	require.ErrorIs(t, err, os.ErrNotExist)
 	_, err = client.Dial(ctx, string(bytes.Repeat([]byte("p"), 200)))

@@ -142,7 +142,7 @@ func TestHooks_Connections(t *testing.T) {
 	c := s.Client(t, client.WithHooks(n.hooks()))
 	require.NoError(t, c.Ping(t.Context()))
 	s.Disconnect()
-	require.Eventually(t, func() bool { return c.Ping(t.Context()) == nil && len(n.state()) == 2 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return c.Ping(t.Context()) == nil && len(n.state()) == 2 }, time.Minute, time.Millisecond)
 	require.NoError(t, c.Close())
 	state := n.state()
 	require.Len(t, state, 2, "connections")

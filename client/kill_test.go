@@ -125,7 +125,7 @@ func (p *cutter) cut() {
 
 // dial connects to socket as soon as the daemon is there.
 func (d *realDaemon) dial(socket string, opts ...client.Option) *client.Client {
-	ctx := within(d.t, 30*time.Second)
+	ctx := within(d.t, 2*time.Minute)
 	for {
 		c, err := client.Dial(ctx, socket, opts...)
 		if err == nil {
@@ -247,7 +247,7 @@ func TestSession_KillNine(t *testing.T) {
 	proxy := newCutter(t, d.socket)
 	c := d.dial(proxy.path, client.WithSession(), client.WithRetryFor(time.Minute), client.WithBackoff(time.Millisecond, 20*time.Millisecond), lost.option())
 
-	ctx := within(t, 50*time.Second)
+	ctx := within(t, 5*time.Minute)
 	stop := make(chan struct{})
 	workers := make([]*killWorker, 8)
 	var wg sync.WaitGroup

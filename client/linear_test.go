@@ -101,7 +101,7 @@ func disconnect(s *rskvtest.Server) func() error {
 
 // runLinear records histories, with trouble all the time, and checks them.
 func runLinear(t *testing.T, seed uint64, histories int, v *linearVictim) {
-	ctx := within(t, 5*time.Minute)
+	ctx := within(t, 10*time.Minute)
 	dial := func(opts ...client.Option) *client.Client {
 		opts = append(opts, client.WithRetryFor(time.Minute), client.WithBackoff(time.Millisecond, 10*time.Millisecond))
 		for {
@@ -126,7 +126,7 @@ func runLinear(t *testing.T, seed uint64, histories int, v *linearVictim) {
 	flooder := dial()
 	beside.Go(func() { flood(ctx, flooder, stop) })
 	before := linearCounters(ctx, t, first)
-	require.Eventually(t, func() bool { return linearCounters(ctx, t, first).written > before.written+48<<20 }, time.Minute, time.Millisecond,
+	require.Eventually(t, func() bool { return linearCounters(ctx, t, first).written > before.written+48<<20 }, 3*time.Minute, time.Millisecond,
 		"what was written first has to leave the memory")
 	var tally linearTally
 	beside.Go(func() {

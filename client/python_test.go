@@ -16,7 +16,7 @@ func TestPythonClient(t *testing.T) {
 	if exec.Command(python, "-c", "import msgpack").Run() != nil {
 		t.Skip("python3-msgpack is not installed")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	s := newFakeServer(t)
 	out, err := exec.CommandContext(ctx, python, "../ipc/testdata/rpc.py", s.path).CombinedOutput()

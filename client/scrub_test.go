@@ -34,7 +34,7 @@ func TestScrub(t *testing.T) {
 		_, _ = conn.Write(append(out, text...))
 		return true
 	}
-	c, ctx := dialFake(t, s), within(t, 10*time.Second)
+	c, ctx := dialFake(t, s), within(t, time.Minute)
 	require.NoError(t, c.Scrub(ctx, client.ScrubRateDefault))
 	require.NoError(t, c.Scrub(ctx, 0))
 	require.NoError(t, c.Scrub(ctx, 1<<40))

@@ -33,7 +33,7 @@ func TestSlowLogAndMonitor(t *testing.T) {
 		_, _ = conn.Write(append(ipc.AppendResultHeader(nil, q.ID), b...))
 		return true
 	}
-	c, ctx := dialFake(t, s), within(t, 10*time.Second)
+	c, ctx := dialFake(t, s), within(t, time.Minute)
 	list, err := c.SlowLog(ctx, 10)
 	require.NoError(t, err)
 	require.Equal(t, []client.SlowRequest{

@@ -35,7 +35,7 @@ func TestCompactAndTasks(t *testing.T) {
 		_, _ = conn.Write(append(ipc.AppendResultHeader(nil, q.ID), text...))
 		return true
 	}
-	c, ctx := dialFake(t, s), within(t, 10*time.Second)
+	c, ctx := dialFake(t, s), within(t, time.Minute)
 	for _, until := range []int64{0, 1 << 41} {
 		res, err := c.Compact(ctx, until)
 		require.NoError(t, err)

@@ -24,7 +24,7 @@ type user struct {
 // their bytes and cannot be swapped.
 func TestTyped(t *testing.T) {
 	c := dialFake(t, newFakeServer(t))
-	ctx := within(t, 10*time.Second)
+	ctx := within(t, time.Minute)
 	users := client.NewTyped(c, client.MsgPack[user]())
 	k := []byte("u")
 	_, err := users.Get(ctx, k)

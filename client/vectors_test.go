@@ -200,7 +200,7 @@ func play(t *testing.T, request, answer vector, call func(context.Context, *clie
 		_, _ = conn.Write(append(append([]byte{0x94, 0x01}, id...), rest...))
 		_, _ = conn.Read(buf)
 	}()
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, time.Minute)
 	c, err := client.Dial(ctx, path)
 	require.NoError(t, err)
 	defer c.Close()

@@ -82,7 +82,7 @@ func (w *watcher) await(t testing.TB, want map[string]string) {
 		for k, v := range want {
 			require.True(t, w.state[k] == v, "key %q", k)
 		}
-	}, 30*time.Second, 5*time.Millisecond)
+	}, time.Minute, 5*time.Millisecond)
 }
 
 // stored is what a scan finds.
@@ -132,9 +132,9 @@ func TestWatch_Trouble(t *testing.T) {
 	seed := seeds.New(t)
 	s := rskvtest.NewServer(t, rskvtest.Setting("commit_interval", "5ms"), rskvtest.Setting("watch_timeout", "50ms"))
 	c := s.Client(t, patient...)
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 5*time.Minute)
 	w := watchAll(ctx, c, client.WatchOptions{})
-	require.Eventually(t, func() bool { w.mu.Lock(); defer w.mu.Unlock(); return w.commits > 0 }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { w.mu.Lock(); defer w.mu.Unlock(); return w.commits > 0 }, time.Minute, time.Millisecond)
 
 	stop := make(chan struct{})
 	var writers sync.WaitGroup
@@ -176,7 +176,7 @@ func TestWatch_KillNine(t *testing.T) {
 	d := buildDaemon(t)
 	d.start()
 	c := d.dial(d.socket, patient...)
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 5*time.Minute)
 	w := watchAll(ctx, c, client.WatchOptions{All: true})
 	stop := make(chan struct{})
 	var writers sync.WaitGroup
@@ -200,7 +200,7 @@ func TestWatch_KillNine(t *testing.T) {
 func TestWatch_Ends(t *testing.T) {
 	s := rskvtest.NewServer(t, rskvtest.Setting("segment_size", "1MiB"), rskvtest.Setting("max_watches", "1"))
 	c := s.Client(t, client.WithRetryFor(200*time.Millisecond), client.WithBackoff(time.Millisecond, 5*time.Millisecond))
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, 5*time.Minute)
 
 	last := func(opt client.WatchOptions) (err error) {
 		for _, err = range c.Watch(ctx, opt) {
@@ -214,7 +214,7 @@ func TestWatch_Ends(t *testing.T) {
 	require.ErrorIs(t, last(client.WatchOptions{Prefix: make([]byte, ipc.MaxKey+1)}), client.ErrKeyTooLarge)
 
 	w := watchAll(ctx, c, client.WatchOptions{})
-	require.Eventually(t, func() bool { w.mu.Lock(); defer w.mu.Unlock(); return w.commits > 0 }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { w.mu.Lock(); defer w.mu.Unlock(); return w.commits > 0 }, time.Minute, time.Millisecond)
 	require.ErrorIs(t, last(client.WatchOptions{}), client.ErrBusy)
 
 	// It falls so far behind that compaction passes it.
@@ -243,7 +243,7 @@ func TestWatch_Ends(t *testing.T) {
 			stats, err := c.Stats(ctx)
 			require.NoError(t, err)
 			return fmt.Sprint(stats["daemon_watches"]) == "0"
-		}, 30*time.Second, time.Millisecond)
+		}, time.Minute, time.Millisecond)
 	}
 	ended()
 	short, cancel := context.WithTimeout(ctx, 30*time.Millisecond)
@@ -259,7 +259,7 @@ func TestWatch_Ends(t *testing.T) {
 	require.ErrorIs(t, w.err, client.ErrClosed)
 	ended()
 	w = watchAll(ctx, c, client.WatchOptions{})
-	require.Eventually(t, func() bool { w.mu.Lock(); defer w.mu.Unlock(); return w.commits > 0 || w.err != nil }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { w.mu.Lock(); defer w.mu.Unlock(); return w.commits > 0 || w.err != nil }, time.Minute, time.Millisecond)
 	require.NoError(t, s.Close())
 	<-w.done
 	require.ErrorIs(t, w.err, client.ErrConnLost)
@@ -280,7 +280,7 @@ func TestWatch_Nonsense(t *testing.T) {
 	} {
 		answer = append(start[:len(start):len(start)], more...)
 		var got error
-		for _, err := range c.Watch(within(t, 10*time.Second), client.WatchOptions{}) {
+		for _, err := range c.Watch(within(t, time.Minute), client.WatchOptions{}) {
 			got = err
 		}
 		require.ErrorIs(t, got, client.ErrProtocol, what)

@@ -240,7 +240,7 @@ func TestSplitter_LinearAndFlat(t *testing.T) {
 		}
 	}
 	// From the start each time it would be 75,000 calls over 200,000 values on average: minutes.
-	require.Less(t, time.Since(start), 20*time.Second, "%d calls", calls)
+	require.Less(t, time.Since(start), time.Minute, "%d calls", calls)
 	runtime.ReadMemStats(&after)
 	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(100<<20), "of which require's own")
 	require.Zero(t, testing.AllocsPerRun(100, func() {

@@ -41,7 +41,7 @@ func during(t *testing.T, socket string, enough func(text string) bool, args ...
 	go func() {
 		code <- run(ctx, append([]string{"--socket", socket}, args...), strings.NewReader(""), &out, &stderr)
 	}()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for !enough(out.String()) {
 		select {
 		case c := <-code:

@@ -135,7 +135,7 @@ func TestSizes_Groups(t *testing.T) {
 func TestPatience(t *testing.T) {
 	f := newFake(t)
 	var pings atomic.Int64
-	slow := 1500 * time.Millisecond
+	slow := 4500 * time.Millisecond
 	held := make(chan struct{})
 	f.lies(func(c *ipc.Call) *ipc.Error {
 		if c.Method == ipc.MethodPing {
@@ -146,7 +146,7 @@ func TestPatience(t *testing.T) {
 	tool := &tool{stdin: strings.NewReader(""), stdout: io.Discard, stderr: io.Discard}
 	defer tool.hangUp()
 	cmd := tool.root()
-	tool.socket, tool.timeout = f.socket, time.Second
+	tool.socket, tool.timeout = f.socket, 3*time.Second // longer than this machine stands still
 	cmd.SetContext(t.Context())
 	err := tool.patient(cmd, "waiting", func(ctx context.Context, _ *client.Client) error {
 		select {
@@ -159,6 +159,7 @@ func TestPatience(t *testing.T) {
 	require.NoError(t, err)
 	require.Positive(t, pings.Load())
 
+	tool.timeout = time.Second
 	f.lies(func(c *ipc.Call) *ipc.Error { <-held; return nil })
 	defer close(held)
 	err = tool.patient(cmd, "waiting", func(ctx context.Context, _ *client.Client) error { <-ctx.Done(); return ctx.Err() })

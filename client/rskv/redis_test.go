@@ -37,7 +37,7 @@ func redisServer(t *testing.T, args ...string) (address string) {
 			c.Close()
 		}
 		return err == nil
-	}, 30*time.Second, 10*time.Millisecond)
+	}, 2*time.Minute, 10*time.Millisecond)
 	return "redis+unix://" + socket
 }
 

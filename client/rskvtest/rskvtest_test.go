@@ -152,7 +152,7 @@ func TestServer_Disk(t *testing.T) {
 	_, err := c.Get(ctx, []byte("k0"))
 	require.NoError(t, err, "reads go on")
 	s.FreeDisk()
-	require.Eventually(t, func() bool { _, err := c.Put(ctx, []byte("k"), []byte("v")); return err == nil }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { _, err := c.Put(ctx, []byte("k"), []byte("v")); return err == nil }, time.Minute, time.Millisecond)
 	s.BreakDisk()
 	put(n, client.ErrReadOnly)
 	h, err := c.Health(ctx)
