@@ -33,7 +33,7 @@ func TestLine_Terminal(t *testing.T) {
 		looks++
 		return looks * 1000, looks * 1000 * 5000
 	})
-	require.Eventually(t, func() bool { return bytes.Contains(out.bytes(), []byte("5.00 us")) }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return bytes.Contains(out.bytes(), []byte("5.00 us")) }, time.Minute, 10*time.Millisecond)
 	stop()
 	stop()
 	l.Say("short")

@@ -115,7 +115,9 @@ func TestLoad_AgainstFake(t *testing.T) {
 			require.InDelta(t, 3000, s.Hits, 300, "half of the keys are not there")
 			require.EqualValues(t, 6000, l.Times.TotalCount())
 
-			fake.set("key:000000000042", []byte("key:000000000043, which is another"))
+			for i := range uint64(20) { // several, so that one of them is surely drawn
+				fake.set(string(AppendKey(nil, i)), []byte("key:000000000043, which is another"))
+			}
 			_, err = l.Run(t.Context(), time.Minute)
 			require.ErrorIs(t, err, measure.ErrWrong)
 		})
