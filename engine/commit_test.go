@@ -1,9 +1,7 @@
 package engine
 
 import (
-	"bytes"
 	"encoding/binary"
-	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -104,8 +102,7 @@ func TestCommit_WriterAway(t *testing.T) {
 	}
 	before := holds()
 	flies := func() { // for us, and not for a task that looks at the clock meanwhile
-		stack := make([]byte, 64<<10)
-		if bytes.Contains(stack[:runtime.Stack(stack, false)], []byte("TestCommit_WriterAway(")) {
+		if calledBy("TestCommit_WriterAway") {
 			clock.mono.Add(int64(epoch.CloseLimit(epoch.CloseAttempts - 1)))
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -102,6 +103,13 @@ func background(f func()) <-chan struct{} {
 	return done
 }
 
+// calledBy reports whether the caller's goroutine is in a test of that name, and not one
+// that the test has begun, or a task.
+func calledBy(test string) bool {
+	stack := make([]byte, 64<<10)
+	return bytes.Contains(stack[:runtime.Stack(stack, false)], []byte("."+test+"("))
+}
+
 func key64(i int) []byte { return binary.LittleEndian.AppendUint64(nil, uint64(i)) }
 
 // valueOf derives n bytes from a key and a version; valueIs checks them again.
@@ -144,11 +152,84 @@ func evict(t testing.TB, s *Store, n *Session) {
 // chainMax bounds the records of one chain that checkStore reads from the disk.
 const chainMax = 200
 
+// ownTask is a task of the store that changes what a check looks at, or looks into it.
+type ownTask struct {
+	name    string
+	task    *taskRef
+	step    func() time.Duration
+	session *Session // of its operations; nil: it has none
+}
+
+func ownTasks(s *Store) []ownTask {
+	list := []ownTask{
+		{string(TaskForward), &s.forward.task, s.forward.step, s.forward.session},
+		{string(TaskCompact), &s.compaction.task, s.compaction.step, s.compaction.workers[0].session},
+		{string(TaskCheckpoint), &s.checkpoints.task, s.checkpoints.step, nil},
+		{string(TaskGrowth), &s.growth.task, s.tasks.timed(TaskGrowth, s.growth.step), nil},
+		{string(TaskExpire), &s.sweep.task, s.sweep.step, s.sweep.session},
+		{string(TaskCache), &s.cache.task, s.cache.step, nil},
+		{string(TaskWarm), &s.warm.task, s.warm.step, nil},
+	}
+	for _, w := range s.compaction.workers[1:] {
+		list = append(list, ownTask{string(TaskCompact), &w.task, w.step, w.session})
+	}
+	if s.order.tree != nil {
+		list = append(list, ownTask{string(TaskOrder), &s.order.task, s.tasks.timed(TaskOrder, s.order.step), s.order.session})
+	}
+	return list
+}
+
+// running reports whether nobody has stopped it.
+func (o *ownTask) running() bool {
+	task, ours := (*o.task.task.Load()).(*goTask)
+	if !ours {
+		return false
+	}
+	select {
+	case <-task.gone:
+		return false
+	default:
+		return true
+	}
+}
+
+// quiet stops the store's own tasks, between two steps and at a moment when none of
+// their operations is under way: nobody but the caller changes index, chains or ordered
+// index any more, though a pass or a growth may be in its middle. Commits and flushes
+// go on. It returns what lets those go on that it has stopped.
+func quiet(t testing.TB, s *Store) (resume func()) {
+	t.Helper()
+	for end := time.Now().Add(waitLong); ; time.Sleep(time.Millisecond) {
+		var stopped []ownTask
+		again := func() {
+			for _, o := range stopped {
+				o.task.set(s.opt.Runner.Start(o.name, o.step))
+			}
+		}
+		busy := ""
+		for _, o := range ownTasks(s) {
+			if o.running() {
+				waitFor(t, "a step of the task "+o.name, background(o.task.Stop))
+				stopped = append(stopped, o)
+			}
+			if o.session != nil && o.session.Pending() > 0 {
+				busy = o.name
+			}
+		}
+		if busy == "" {
+			return again
+		}
+		again()
+		require.True(t, time.Now().Before(end), "operations of the task %s do not come to an end: %+v", busy, s.Stats())
+	}
+}
+
 // checkStore looks at a store that nobody uses at the moment: index, chains,
 // markers. It counts the live keys; exact is false if it did not walk all chains
-// to their end.
+// to their end. The store's own tasks rest meanwhile.
 func checkStore(t testing.TB, s *Store) (live int64, exact bool) {
 	t.Helper()
+	defer quiet(t, s)()
 	require.NoError(t, s.index.Check())
 	exact = true
 	slot := s.epoch.Register()
@@ -159,13 +240,15 @@ func checkStore(t testing.TB, s *Store) (live int64, exact bool) {
 		exact = exact && whole
 		return true
 	})
-	st := s.Stats()
-	for _, order := range [][2]int64{
-		{st.LogHead, st.LogFlushed}, {st.LogFlushed, st.LogReadOnly}, {st.LogReadOnly, st.LogTail}, {st.LogDurable, st.LogFlushed},
-	} {
-		require.LessOrEqual(t, order[0], order[1], "%+v", st)
+	// The lower ones first: all of them only rise, and a commit may be under way.
+	durable, head := s.log.Durable(), s.log.Head()
+	flushed := s.log.Flushed()
+	frozen := s.log.ReadOnly()
+	tail := s.log.Tail()
+	for _, order := range [][2]record.Addr{{head, flushed}, {durable, flushed}, {flushed, frozen}, {frozen, tail}} {
+		require.LessOrEqual(t, order[0], order[1], "durable %v, head %v, flushed %v, read-only %v, tail %v", durable, head, flushed, frozen, tail)
 	}
-	require.Zero(t, s.dev.Buffers().InUse(), "a staging buffer was not given back")
+	require.Eventually(t, func() bool { return s.dev.Buffers().InUse() == 0 }, waitLong, time.Millisecond, "a staging buffer was not given back")
 	require.Zero(t, s.largeInUse(), "memory of large values was not given back")
 	return live, exact
 }
@@ -179,6 +262,7 @@ func (s *Store) largeInUse() int64 {
 // checkLen is checkStore where the count of keys has to be exact.
 func checkLen(t testing.TB, s *Store, want int) {
 	t.Helper()
+	defer quiet(t, s)()
 	live, exact := checkStore(t, s)
 	require.True(t, exact)
 	require.EqualValues(t, want, live, "live keys in the log")
