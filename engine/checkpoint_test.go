@@ -128,7 +128,7 @@ func TestCheckpoint_BesideCompaction(t *testing.T) {
 	var info CheckpointInfo
 	var err error
 	done := background(func() { info, err = s.Checkpoint(context.Background(), CheckpointOptions{Kind: FullCheckpoint}) })
-	require.Eventually(t, func() bool { return s.ledgers.version.Load() > version }, 20*time.Second, time.Microsecond)
+	require.Eventually(t, func() bool { return s.ledgers.version.Load() > version }, waitLong, time.Microsecond)
 	// As a pass ends.
 	s.compaction.durable = record.Addr(4 << 20 / record.Unit)
 	s.log.SetBegin(s.compaction.durable)

@@ -244,7 +244,7 @@ func TestCompact_FullOfLive(t *testing.T) {
 		_, err := n.Delete(key64(i))
 		require.NoError(t, err, "key %d", i)
 	}
-	require.Eventually(t, func() bool { return n.Put([]byte("new"), make([]byte, 2000)) == nil }, 20*time.Second, 10*time.Millisecond,
+	require.Eventually(t, func() bool { return n.Put([]byte("new"), make([]byte, 2000)) == nil }, waitLong, 10*time.Millisecond,
 		"%+v", s.Stats())
 	for i := keys * 3 / 4; i < keys; i++ {
 		_, err := n.Get(key64(i), nil)
@@ -283,7 +283,7 @@ func TestCompact_IndexEntries(t *testing.T) {
 			syncStore(t, s)
 			compact(t, s, 0)
 		}
-		require.Eventually(t, func() bool { return entries() < keys/2 }, 10*time.Second, time.Millisecond, "round %d", round)
+		require.Eventually(t, func() bool { return entries() < keys/2 }, waitLong, time.Millisecond, "round %d", round)
 	}
 	require.Positive(t, s.Stats().IndexSwept)
 	_, err := n.Get([]byte("stays"), nil)
@@ -327,7 +327,7 @@ func TestCompact_Suspects(t *testing.T) {
 	st := s.Stats()
 	require.Less(t, st.ColdReads-before.ColdReads, uint64(res.Scanned/160/4), "records were looked up one by one")
 	require.Less(t, res.Copied, res.Scanned)
-	require.Eventually(t, func() bool { return s.Stats().MemoryLog == before.MemoryLog }, 10*time.Second, time.Millisecond,
+	require.Eventually(t, func() bool { return s.Stats().MemoryLog == before.MemoryLog }, waitLong, time.Millisecond,
 		"the pass's memory did not come back")
 	for i, version := range versions {
 		value, err := n.Get(key64(i), nil)
@@ -393,7 +393,7 @@ func TestCompact_MetadataFails(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := s.Checkpoint(context.Background(), CheckpointOptions{Kind: FullCheckpoint})
 		return err == nil && n.Put(key64(1), nil) == nil
-	}, 20*time.Second, 10*time.Millisecond, "it is never over")
+	}, waitLong, 10*time.Millisecond, "it is never over")
 	n.Close()
 	require.NoError(t, s.Close())
 }
@@ -422,7 +422,7 @@ func TestCompact_LargeWaits(t *testing.T) {
 	require.NoError(t, err)
 	before := s.Stats().SpaceWaits
 	done := background(func() { err = n.Put([]byte("large"), valueOf(1, 1, 5*chunkBytes)) })
-	require.Eventually(t, func() bool { return s.Stats().SpaceWaits > before }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.Stats().SpaceWaits > before }, waitLong, time.Millisecond)
 	syncStore(t, s) // the tail moves on
 	require.Equal(t, s.log.Tail(), s.compaction.unlinked(), "it holds compaction back")
 	require.NoError(t, s.SetDisk(0))

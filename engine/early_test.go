@@ -58,7 +58,9 @@ func TestEarlyRead_LargeValue(t *testing.T) {
 	require.NoError(t, n.Put(key, value))
 	evict(t, s, n)
 	reads := 0
+	dev.mu.Lock() // pages may still be on their way
 	dev.keep = func(*ioring.Op) bool { reads++; return reads > 1 }
+	dev.mu.Unlock()
 	// The get waits for the question before it, with its own read under way.
 	require.Equal(t, 2, n.Start([]Op{{Kind: OpExists, Key: key}, {Kind: OpGet, Key: key}}))
 	require.Equal(t, 2, reads)

@@ -339,13 +339,13 @@ func TestCheckpoint_Close(t *testing.T) {
 		once.Do(func() { close(reading) })
 		time.Sleep(time.Millisecond)
 	}}
-	s := openOn(t, dev, func(o *Options) { o.Memory, o.IndexBits = 64<<20, 16 })
+	const askers = 4
+	s := openOn(t, dev, func(o *Options) { o.Memory, o.IndexBits, o.CheckpointsKept = 64<<20, 16, askers })
 	n := s.NewSession()
 	for i := range 1000 {
 		require.NoError(t, n.Put(key64(i), nil))
 	}
 	n.Close()
-	const askers = 4
 	answers := make(chan error, askers)
 	ask := func() {
 		_, err := s.Checkpoint(context.Background(), CheckpointOptions{Kind: FullCheckpoint})

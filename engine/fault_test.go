@@ -194,7 +194,7 @@ func TestFault_DiskFull(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := s.Sync(context.Background())
 		return err == nil
-	}, 10*time.Second, time.Millisecond)
+	}, waitLong, time.Millisecond)
 	require.NoError(t, n.Put([]byte("after"), []byte("3")))
 	syncStore(t, s)
 	require.Equal(t, "ok", s.Stats().State)
@@ -375,7 +375,7 @@ func TestFault_WaitingForRoom(t *testing.T) {
 	var err error
 	before := s.Stats().SpaceWaits
 	done := background(func() { err = n.Put(key64(0), value) })
-	require.Eventually(t, func() bool { return s.Stats().SpaceWaits > before }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.Stats().SpaceWaits > before }, waitLong, time.Millisecond)
 	dev.Inject(iotest.Rule{Kind: ioring.Write, Err: syscall.EIO})
 	s.commit.ask(true, func(commitResult) {})
 	waitFor(t, "a writer that waits for room", done)

@@ -775,7 +775,10 @@ func feedModelRun(t *testing.T, device func() ioring.Device) {
 		others.Wait()
 		// Until all have compared some: none is lost any more for ever.
 		behind := func(w *feedWatcher) bool { return w.checked.Load() <= int64(phases) }
-		for i := 0; i == 0 || i < 1000 && slices.ContainsFunc(watchers, behind) && !t.Failed(); i++ {
+		for i, end := 0, time.Now().Add(waitLong); i == 0 || slices.ContainsFunc(watchers, behind) && !t.Failed() && time.Now().Before(end); i++ {
+			if i > 100 {
+				time.Sleep(time.Millisecond) // one that takes the state anew needs its time for that
+			}
 			if err := m.write(n, rng, keys, 10, &version); err != nil {
 				t.Error(err)
 			}

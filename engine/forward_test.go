@@ -26,7 +26,10 @@ func churn(t *testing.T, s *Store, n *Session, keys, size, times int) {
 		n.Do(ops)
 		if i%1024 == 0 {
 			syncStore(t, s)
-			// The test's disk is memory, and faster than one goroutine that copies.
+		}
+		if i%256 == 0 {
+			// The test's disk is memory, and faster than one goroutine that copies: it is
+			// waited for before more has been written than it is ahead of head.
 			for s.forward.due() {
 				s.forward.task.Wake()
 				time.Sleep(10 * time.Microsecond)

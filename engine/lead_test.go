@@ -141,9 +141,11 @@ func TestCommit_Gathers(t *testing.T) {
 	round := func(first int) (commits uint64) {
 		before := s.Stats().Commits
 		require.NoError(t, n.Put([]byte("k"), binary.LittleEndian.AppendUint64(nil, before)))
+		s.commit.stepping.Lock() // the task may still be at the end of the last one
 		for range first {
 			ask()
 		}
+		s.commit.stepping.Unlock()
 		s.commit.task.Wake()
 		served.Wait()
 		return s.Stats().Commits - before

@@ -59,7 +59,7 @@ func TestSetMemory(t *testing.T) {
 		require.Eventually(t, func() bool {
 			st := s.Stats()
 			return st.LogTail-st.LogHead <= st.MemoryLog && st.MemoryLog+st.MemoryIndex+st.MemoryBuffers <= st.Memory
-		}, 20*time.Second, 5*time.Millisecond, "%d MiB: %+v", mib, s.Stats())
+		}, waitLong, 5*time.Millisecond, "%d MiB: %+v", mib, s.Stats())
 	}
 	close(stop)
 	for _, w := range workers {
@@ -85,7 +85,7 @@ func TestSetMemory_ForTheIndex(t *testing.T) {
 	require.Eventually(t, func() bool {
 		st := s.Stats()
 		return st.MemoryLog < before.MemoryLog && st.MemoryLog+st.MemoryIndex+st.MemoryBuffers <= st.Memory
-	}, 20*time.Second, 5*time.Millisecond, "%+v", s.Stats())
+	}, waitLong, 5*time.Millisecond, "%+v", s.Stats())
 	require.ErrorIs(t, s.SetMemory(s.Stats().MemoryIndex), ErrMemoryTooSmall)
 	require.NoError(t, s.Close())
 }

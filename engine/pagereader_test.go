@@ -26,8 +26,9 @@ func TestPageReader_Close(t *testing.T) {
 	page := int64(s.opt.PageSize)
 	until := s.log.Durable() &^ (record.Addr(page/record.Unit) - 1)
 	require.Greater(t, until.Bytes(), 8*page)
-	remove := dev.Inject(iotest.Rule{Kind: ioring.Read, Delay: 50 * time.Millisecond})
-	defer remove()
+	first, rest := make(chan struct{}), make(chan struct{}) // closed: their answers may come
+	dev.Inject(iotest.Rule{Kind: ioring.Read, Match: iotest.Nth(1), Until: first})
+	dev.Inject(iotest.Rule{Kind: ioring.Read, Until: rest})
 	memory, err := ioring.AllocMemory(4 * page)
 	require.NoError(t, err)
 	var arrived atomic.Int64
@@ -35,6 +36,7 @@ func TestPageReader_Close(t *testing.T) {
 	p, end, err := r.next()
 	require.NoError(t, err)
 	require.True(t, p == nil && !end)
+	close(first)
 	for p == nil {
 		p, _, err = r.next()
 		require.NoError(t, err)
@@ -44,6 +46,7 @@ func TestPageReader_Close(t *testing.T) {
 	_, _, err = r.next() // asks for another one in its place
 	require.NoError(t, err)
 	r.cut()
+	time.AfterFunc(50*time.Millisecond, func() { close(rest) })
 	r.close()
 	content := bytes.Clone(memory.Bytes())
 	require.Eventually(t, func() bool { return arrived.Load() == 5 }, time.Minute, time.Millisecond)

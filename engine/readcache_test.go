@@ -37,7 +37,7 @@ func openCached(t *testing.T, change func(*Options)) (*Store, *Session, *testClo
 			change(o)
 		}
 	})
-	require.Eventually(t, func() bool { return s.Stats().CacheOn && !s.cache.cache.Wants() }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.Stats().CacheOn && !s.cache.cache.Wants() }, waitLong, time.Millisecond)
 	return s, s.NewSession(), clock
 }
 
@@ -293,7 +293,7 @@ func TestReadCache_OnAndOff(t *testing.T) {
 	require.Eventually(t, func() bool {
 		require.NoError(t, zipfReads(n, rng, keys, 10_000))
 		return s.Stats().CacheOn
-	}, 60*time.Second, time.Millisecond, "%v", s.Tasks())
+	}, waitLong, time.Millisecond, "%v", s.Tasks())
 	require.NoError(t, zipfReads(n, rng, keys, 100_000))
 	require.Eventually(t, func() bool { // its task makes it larger step by step
 		before := s.Stats()
@@ -302,20 +302,20 @@ func TestReadCache_OnAndOff(t *testing.T) {
 		hits, misses := st.CacheHits-before.CacheHits, st.CacheMisses-before.CacheMisses
 		t.Logf("on: %d hits, %d misses; %d MiB of cache, %d MiB of log", hits, misses, st.MemoryCache>>20, st.MemoryLog>>20)
 		return hits > 2*misses && st.MemoryCache > 4<<20
-	}, 60*time.Second, time.Millisecond)
+	}, waitLong, time.Millisecond)
 	require.Eventually(t, func() bool { // statistics are no snapshot: it may be growing between the two
 		st := s.Stats()
 		return st.MemoryLog+st.MemoryCache <= log+int64(s.opt.PageSize) &&
 			st.MemoryIndex+st.MemoryLog+st.MemoryBuffers+st.MemoryCache+st.MemoryTimers <= st.Memory
-	}, 20*time.Second, time.Millisecond)
+	}, waitLong, time.Millisecond)
 
 	// Less memory is less of it; then it comes back.
 	require.NoError(t, s.SetMemory(64<<20))
-	require.Eventually(t, func() bool { return !s.Stats().CacheOn }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return !s.Stats().CacheOn }, waitLong, time.Millisecond)
 	require.Eventually(t, func() bool {
 		require.NoError(t, zipfReads(n, rng, keys, 10_000))
 		return s.Stats().CacheOn
-	}, 60*time.Second, time.Millisecond)
+	}, waitLong, time.Millisecond)
 
 	// Everything is read as often: it is of no use.
 	require.Eventually(t, func() bool {
@@ -328,11 +328,11 @@ func TestReadCache_OnAndOff(t *testing.T) {
 		}
 		st := s.Stats()
 		return !st.CacheOn || st.CacheHits*cacheWorth > st.CacheMisses
-	}, 60*time.Second, time.Millisecond)
+	}, waitLong, time.Millisecond)
 
 	// Nobody wants it.
 	require.NoError(t, s.StopTask(TaskCache))
-	require.Eventually(t, func() bool { return s.Stats().MemoryCache == 0 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.Stats().MemoryCache == 0 }, waitLong, time.Millisecond)
 	require.NoError(t, zipfReads(n, rng, keys, 50_000))
 	require.False(t, s.Stats().CacheOn)
 	n.Close()

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -73,7 +74,8 @@ func (c prefixState) difference(n *Session) error {
 
 // prefixRun is one run of a store, up to its end without Close.
 type prefixRun struct {
-	states []prefixState // before the first write, after it, after the next ...
+	mu     sync.Mutex
+	states []prefixState // before the first write, after it, after the next ...; guarded by mu
 	issued atomic.Int64  // index of the last state whose writing has begun
 	synced atomic.Int64  // index of the last state that a Sync has covered
 	number uint64        // of the last write, never used again
@@ -85,8 +87,10 @@ func (r *prefixRun) write(t *testing.T, s *Store, rng *rand.Rand, changes, syncE
 	defer n.Close()
 	for range changes {
 		r.number++
+		r.mu.Lock()
 		next, ops := r.states[len(r.states)-1].change(rng, r.number)
 		r.states = append(r.states, next)
+		r.mu.Unlock()
 		r.issued.Add(1)
 		n.Do(ops)
 		for _, op := range ops {
@@ -140,11 +144,15 @@ func TestRecover_EveryPoint(t *testing.T) {
 		synced := run.synced.Load()
 		image := mem.CrashImage(powerFates(seed + uint64(n)))
 		issued := run.issued.Load()
-		states := run.states // it only grows, and grew before issued did
-		if testing.Short() && n%4 != 0 {
+		run.mu.Lock()
+		states, skip := run.states, testing.Short() && n%4 != 0 // they only grow, and grew before issued did
+		if !skip {
+			images++
+		}
+		run.mu.Unlock()
+		if skip {
 			return
 		}
-		images++
 		again := openOn(t, image, nil)
 		match(t, again, states, synced, issued)
 		require.NoError(t, again.Close())
@@ -175,11 +183,14 @@ func TestRecover_Generations(t *testing.T) {
 		s := openOn(t, dev, nil)
 		require.GreaterOrEqual(t, s.Recovery().Version, version, "a version that was answered is gone")
 		run := &prefixRun{number: number, states: []prefixState{match(t, s, states, synced, issued)}}
+		var mu sync.Mutex // a task may be at the disk
 		var image *iotest.Mem
 		var at [2]int64
 		point := rng.IntN(12)
 		// One moment of the run, or its end.
 		dev.OnOp(func(n int, _ iotest.Event) {
+			mu.Lock()
+			defer mu.Unlock()
 			if point--; point == 0 {
 				at[0] = run.synced.Load()
 				image = dev.CrashImage(powerFates(seed ^ number))
@@ -188,12 +199,14 @@ func TestRecover_Generations(t *testing.T) {
 		})
 		run.write(t, s, rng, 3+rng.IntN(30), 6)
 		dev.OnOp(nil)
+		mu.Lock()
 		if image == nil {
 			at = [2]int64{run.synced.Load(), run.issued.Load()}
 			image = dev.CrashImage(powerFates(seed ^ number))
 		} else {
 			version = s.Recovery().Version // what was answered later is not in the image
 		}
+		mu.Unlock()
 		if at[0] == run.synced.Load() {
 			version = max(version, s.Stats().Durable)
 		}

@@ -30,6 +30,25 @@ func (r *stepCounter) Start(name string, step func() time.Duration) Task {
 // looks is how many tasks look again when restMax is full.
 const looks int64 = 4
 
+// requireIdle fails the test where the tasks go on making steps. A step may be late that
+// somebody had been woken for before: then it looks once more.
+func requireIdle(t *testing.T, r *stepCounter, during time.Duration) {
+	t.Helper()
+	steps := int64(0)
+	for range 3 {
+		before := r.steps.Load()
+		time.Sleep(during)
+		if steps = r.steps.Load() - before; steps <= looks {
+			return
+		}
+	}
+	r.names.Range(func(name, n any) bool {
+		t.Logf("%s: %d steps in all", name, n.(*atomic.Int64).Load())
+		return true
+	})
+	require.LessOrEqual(t, steps, looks, "steps of an idle store")
+}
+
 // TestRest_Idle: the tasks of an idle store go on looking whether there is something
 // to do, or miss that there is.
 func TestRest_Idle(t *testing.T) {
@@ -45,15 +64,7 @@ func TestRest_Idle(t *testing.T) {
 		written := s.log.Tail()
 		require.Eventually(t, func() bool { return s.log.Durable() >= written }, 20*time.Second, interval, "a write is not committed")
 		require.Eventually(t, resting, 20*time.Second, interval, "somebody does not rest")
-		before := r.steps.Load()
-		time.Sleep(50 * interval)
-		if n := r.steps.Load() - before; n > looks {
-			r.names.Range(func(name, n any) bool {
-				t.Logf("%s: %d steps in all", name, n.(*atomic.Int64).Load())
-				return true
-			})
-			require.LessOrEqual(t, n, looks, "steps of an idle store")
-		}
+		requireIdle(t, r, 50*interval)
 	}
 	// A read does not wake anybody, a delete in place does.
 	_, err := n.Get(key64(1), nil)
@@ -79,11 +90,10 @@ func TestRest_Timers(t *testing.T) {
 	resting := func() bool { return s.rests.bits.Load() == restCommit|restCheckpoint|restCompact|restExpire }
 	put(1, time.Hour)
 	require.Eventually(t, resting, 20*time.Second, time.Millisecond)
-	before := r.steps.Load()
-	time.Sleep(10 * sweepTick)
-	require.LessOrEqual(t, r.steps.Load()-before, looks, "steps of an idle store")
+	requireIdle(t, r, 10*sweepTick)
+	soon := s.clock.now() + (4 * sweepTick).Milliseconds()
 	put(2, 4*sweepTick) // while it waits for the first
-	require.EqualValues(t, 2, s.Len())
+	require.True(t, s.Len() == 2 || s.clock.now() >= soon)
 	require.Eventually(t, func() bool { return s.Len() == 1 }, 20*time.Second, time.Millisecond, "it has expired and is counted")
 	require.Eventually(t, resting, 20*time.Second, time.Millisecond)
 	n.Close()
