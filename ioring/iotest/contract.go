@@ -18,7 +18,7 @@ import (
 
 // waitMax bounds the wait for one operation: it is either lost or the machine
 // stands still.
-const waitMax = 30 * time.Second
+const waitMax = 2 * time.Minute
 
 // Contract runs the tests that every Device has to pass. open returns a fresh,
 // empty device with segments of at most 1 MiB and at least 256 KiB of staging

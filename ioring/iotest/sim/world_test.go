@@ -33,7 +33,7 @@ func TestWorld_Guard(t *testing.T) {
 	told := make(chan error, 1)
 	over := make(chan struct{})
 	var mu sync.Mutex
-	go w.guard(over, 20*time.Millisecond, func(err error) {
+	go w.guard(over, 300*time.Millisecond, func(err error) {
 		told <- err
 		mu.Unlock() // which is how the test comes to an end
 	})
