@@ -37,6 +37,8 @@ COMMIT := $(shell git describe --always --abbrev=12 --dirty --exclude='*' 2>/dev
 STAMP = $(if $(COMMIT),-X rskv/ipc.release=$(VERSION) -X rskv/ipc.commit=$(COMMIT))
 INTO = $(DESTDIR)$(PREFIX)
 PROGRAMS := ./daemon/rskvd ./client/rskv ./bench/rskv-bench
+# The daemon without counting for metrics: beside it, what that costs is measured.
+NOMETRICS = CGO_ENABLED=0 $(GO) build -trimpath -tags giouring,nometrics -ldflags='-checklinkname=0 $(STAMP)' -o bin/rskvd-nometrics ./daemon/rskvd
 
 .DEFAULT_GOAL := help
 .PHONY: help build test test-portable race check workflows quality audit coverage tools dev pre-commit fuzz crash sim mutants arm64 trust-report nightly faults load soak python node run demo bench bench-quick bench-metrics bench-threads bench-concurrency docs share install package pack container clean
@@ -157,7 +159,8 @@ REPORTS := $(patsubst %,bin/bench-%.json,quick run ycsb peers)
 bench: build ## every figure, beside every peer, the page bin/bench.html and the tables in bench; under 30 minutes
 	cd bench/peers && CGO_ENABLED=0 $(GO) build -trimpath $(RING) -o ../../bin/rskv-peers .
 	bin/rskv-bench quick --json bin/bench-quick.json
-	bin/rskv-bench run all --json bin/bench-run.json $(BENCHFLAGS)
+	$(NOMETRICS)
+	bin/rskv-bench run all --time 500ms --json bin/bench-run.json $(BENCHFLAGS)
 	bin/rskv-bench ycsb --json bin/bench-ycsb.json
 	bin/rskv-peers --json bin/bench-peers.json
 	bin/rskv-bench report -o bin/bench.html $(REPORTS)
@@ -171,7 +174,7 @@ bench-quick: build ## the first figures beside redis-server and fio, in about fo
 	bin/rskv-bench quick $(BENCHFLAGS)
 
 bench-metrics: build ## what counting for metrics costs; it may be 2 %
-	CGO_ENABLED=0 $(GO) build -trimpath -tags giouring,nometrics -ldflags='-checklinkname=0 $(STAMP)' -o bin/rskvd-nometrics ./daemon/rskvd
+	$(NOMETRICS)
 	bin/rskv-bench run metrics $(BENCHFLAGS)
 
 bench-threads: build ## 1 to 32 threads, with the efficiency of scaling
