@@ -214,7 +214,8 @@ func (s *small) run(l smallLoad, d time.Duration) (measure.Sample, error) {
 	return sum, errors.Join(errs...)
 }
 
-// smallWorker is one thread with its session.
+// smallWorker is one thread with its session. What it writes lies apart from what the
+// others write.
 type smallWorker struct {
 	session  *engine.Session
 	source   draw.Source
@@ -231,10 +232,11 @@ type smallWorker struct {
 }
 
 func newSmallWorker(s *small, l smallLoad, source draw.Source) *smallWorker {
-	w := &smallWorker{
+	w := &measure.Apart[smallWorker](1)[0]
+	*w = smallWorker{
 		session: s.store.NewSession(), source: source, write: l.write, pass: s.pass.Load() << keyBits,
-		numbers: make([]uint64, l.batch), requests: make([]engine.Op, l.batch),
-		keys: make([]byte, l.batch*smallSize), values: make([]byte, l.batch*smallSize),
+		numbers: measure.Apart[uint64](l.batch), requests: measure.Apart[engine.Op](l.batch),
+		keys: measure.Apart[byte](l.batch * smallSize), values: measure.Apart[byte](l.batch * smallSize),
 	}
 	for i := range w.requests {
 		op := &w.requests[i]

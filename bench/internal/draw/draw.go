@@ -10,7 +10,8 @@
 //	Shuffle  every key once, in no order
 //
 // A Source fills a slice at a time: a call for each key would cost a good part
-// of what a batched read costs.
+// of what a batched read costs. Each has cache lines of its own: those of several
+// goroutines are made one after the other, and each is written all the time.
 package draw
 
 import (
@@ -25,8 +26,14 @@ type Source interface {
 	Fill(dst []uint64)
 }
 
+// ownLines is two cache lines: processors fetch them in pairs.
+const ownLines = 128
+
 // Uniform draws all keys below n alike.
-type Uniform struct{ state, n uint64 }
+type Uniform struct {
+	state, n uint64
+	_        [ownLines - 16]byte
+}
 
 // NewUniform returns a source of numbers below n; n must not be 0.
 func NewUniform(n, seed uint64) *Uniform { return &Uniform{state: seed, n: n} }
@@ -56,6 +63,7 @@ type Zipf struct {
 	n, spread    uint64  // ranks; numbers they are scattered over
 	zeta, second float64 // sum of all weights; of the first two
 	alpha, eta   float64
+	_            [ownLines - 56]byte
 }
 
 // NewZipf returns a source of numbers below n with 0 < theta < 1. It takes some
@@ -137,6 +145,7 @@ func (z *Zipf) rank() uint64 {
 type Replay struct {
 	drawn []uint32
 	next  int
+	_     [ownLines - 32]byte
 }
 
 // NewReplay draws count numbers from source, which must be below 2^32.
