@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -202,9 +203,18 @@ func quiet(t testing.TB, s *Store) (resume func()) {
 	for end := time.Now().Add(waitLong); ; time.Sleep(time.Millisecond) {
 		var stopped []ownTask
 		again := func() {
+			// Each makes a step: who checks again and again on one processor would stop
+			// them before they have made any.
+			var stepped sync.WaitGroup
 			for _, o := range stopped {
-				o.task.set(s.opt.Runner.Start(o.name, o.step))
+				stepped.Add(1)
+				once := sync.OnceFunc(stepped.Done)
+				o.task.set(s.opt.Runner.Start(o.name, func() time.Duration {
+					defer once()
+					return o.step()
+				}))
 			}
+			waitFor(t, "a step of the store's tasks", background(stepped.Wait))
 		}
 		busy := ""
 		for _, o := range ownTasks(s) {
