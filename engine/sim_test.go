@@ -20,7 +20,7 @@ import (
 func TestSim(t *testing.T) {
 	first := *simFirst
 	if first == 0 {
-		first = newSeed(t)>>32 + 1
+		first = newSeed(t)%(1<<32) + 1
 	}
 	seeds := *simSeeds
 	if testing.Short() {

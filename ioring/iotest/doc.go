@@ -13,7 +13,7 @@
 //	           from a kernel; a package of its own, because only Linux has it
 //
 // All choices come from seeds; the random tests print theirs, and repeat the one
-// given in the environment as RSKV_SEED.
+// given in the environment as TEST_SEED.
 //
 // A Mem is weaker than most disks on purpose: a sync covers exactly the writes
 // that had finished when it was submitted, names of new segments are lost until a

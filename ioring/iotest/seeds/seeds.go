@@ -11,17 +11,17 @@ import (
 )
 
 // New returns the seed of a random test and logs it: another one each time, or that
-// of the variable RSKV_SEED. It replays what the test draws, not how goroutines, or
+// of the variable TEST_SEED. It replays what the test draws, not how goroutines, or
 // processes, take turns.
 func New(t testing.TB) uint64 {
 	t.Helper()
 	seed := rand.Uint64()
-	if text := os.Getenv("RSKV_SEED"); text != "" {
+	if text := os.Getenv("TEST_SEED"); text != "" {
 		n, err := strconv.ParseUint(text, 10, 64)
-		require.NoError(t, err, "RSKV_SEED")
+		require.NoError(t, err, "TEST_SEED")
 		seed = n
 	}
-	t.Logf("replay with RSKV_SEED=%d", seed)
+	t.Logf("replay with TEST_SEED=%d", seed)
 	return seed
 }
 
