@@ -199,12 +199,16 @@ func TestOrder_Cursors(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
-// orderSettled waits until no key is in doubt.
+// orderSettled waits until the index has no key that the store has not. A doubt may be
+// lost where two are at one leaf: scans put in doubt again what they do not find.
 func orderSettled(t testing.TB, s *Store, want int) {
 	t.Helper()
-	s.order.task.Wake()
-	require.Eventually(t, func() bool { return s.order.tree.Stats().Keys == int64(want) }, waitLong, time.Millisecond,
-		"the index has %d keys, not %d", s.order.tree.Stats().Keys, want)
+	for end := time.Now().Add(waitLong); s.order.tree.Stats().Keys != int64(want); time.Sleep(time.Millisecond) {
+		_, err := scanInOrder(s, ScanOptions{Count: 500, KeysOnly: true})
+		require.NoError(t, err)
+		s.order.task.Wake()
+		require.True(t, time.Now().Before(end), "the index has %d keys, not %d", s.order.tree.Stats().Keys, want)
+	}
 }
 
 // checkOrder looks at the tree of a store that nobody uses at the moment.
@@ -445,6 +449,7 @@ func TestOrder_Full(t *testing.T) {
 		_, err := n.Delete(e.Key)
 		require.NoError(t, err)
 	}
+	require.Eventually(t, func() bool { return s.order.tree.Stats().Keys < int64(stored) }, waitLong, time.Millisecond, "no key left for its delete")
 	orderSettled(t, s, stored-stored/2)
 	for i := range stored / 4 {
 		require.NoError(t, n.Put(binary.BigEndian.AppendUint64(long[:len(long):len(long)], uint64(i)), nil))
