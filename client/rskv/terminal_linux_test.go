@@ -14,6 +14,9 @@ import (
 	"rskv/client/rskvtest"
 )
 
+// terminalWait bounds waits for what comes in milliseconds on a free machine.
+const terminalWait = 2 * time.Minute
+
 // console is a terminal of the kernel's, with a user at its other end.
 type console struct {
 	user, program *os.File
@@ -47,8 +50,12 @@ func newConsole(t *testing.T) *console {
 	}()
 	t.Cleanup(func() {
 		program.Close()
-		<-read // it ends with the last who has the terminal open
-		user.Close()
+		select {
+		case <-read: // it ends with the last who has the terminal open
+			user.Close()
+		case <-time.After(terminalWait):
+			t.Error("somebody still reads from the terminal")
+		}
 	})
 	return c
 }
@@ -78,16 +85,39 @@ func (c *console) run(ctx context.Context, socket string, args ...string) <-chan
 // types waits until the terminal has shown what is expected, and then types.
 func (c *console) types(t *testing.T, expected, text string) {
 	t.Helper()
-	c.typesAfter(t, 1, expected, text)
+	c.typesWhen(t, func() bool { return strings.Contains(c.seen.String(), expected) }, text, "%q is not on the terminal", expected)
 }
 
-// typesAfter waits until it has been there so many times.
-func (c *console) typesAfter(t *testing.T, times int, expected, text string) {
+// answers waits until what is expected has been there so many times and the shell has
+// its prompt at the end, and then types. While a command runs the terminal is as it was
+// before the shell: it would take Ctrl-D and Ctrl-C for itself, and an end of line for another.
+func (c *console) answers(t *testing.T, times int, expected, text string) {
 	t.Helper()
-	require.Eventually(t, func() bool { return strings.Count(c.seen.String(), expected) >= times }, 2*time.Minute, 5*time.Millisecond,
-		"%q is not on the terminal %d times", expected, times)
+	c.typesWhen(t, func() bool {
+		seen := c.seen.String()
+		return strings.Count(seen, expected) >= times && strings.HasSuffix(seen, prompt)
+	}, text, "%q and a prompt are not on the terminal %d times", expected, times)
+}
+
+func (c *console) typesWhen(t *testing.T, when func() bool, text, otherwise string, args ...any) {
+	t.Helper()
+	for end := time.Now().Add(terminalWait); !when(); time.Sleep(5 * time.Millisecond) {
+		require.True(t, time.Now().Before(end), "%s: %q", fmt.Sprintf(otherwise, args...), c.seen.String())
+	}
 	_, err := c.user.WriteString(text)
 	require.NoError(t, err)
+}
+
+// ends waits for the tool's exit code.
+func (c *console) ends(t *testing.T, code <-chan int) int {
+	t.Helper()
+	select {
+	case n := <-code:
+		return n
+	case <-time.After(terminalWait):
+		t.Fatalf("the tool does not end: %q", c.seen.String())
+		return 0
+	}
 }
 
 // A shell that leaves the terminal raw, or loses lines, is the end of a session
@@ -97,13 +127,13 @@ func TestTerminal_Shell(t *testing.T) {
 	before := c.mode(t)
 	code := c.run(t.Context(), s.Socket())
 	c.types(t, prompt, "pu\tgreeting 'hello, world'\r")
-	c.typesAfter(t, 2, prompt, "get greeting\r")
-	c.typesAfter(t, 1, "\nhello, world\r\n", "\x03") // Ctrl-C does not leave
+	c.answers(t, 2, prompt, "get greeting\r")
+	c.answers(t, 1, "\nhello, world\r\n", "\x03") // Ctrl-C does not leave
 	c.types(t, "Ctrl-D or exit leaves", "get not this\x03get gree\x12\r")
 	c.size(t, 30, 10)
-	c.typesAfter(t, 2, "\nhello, world\r\n", "ping\r")
-	c.types(t, "pong", "\x04")
-	require.Zero(t, <-code)
+	c.answers(t, 2, "\nhello, world\r\n", "ping\r")
+	c.answers(t, 1, "pong", "\x04")
+	require.Zero(t, c.ends(t, code))
 	require.Equal(t, before, c.mode(t))
 }
 
@@ -114,7 +144,7 @@ func TestTerminal_Top(t *testing.T) {
 	code := c.run(t.Context(), s.Socket(), "top")
 	c.types(t, "q quits", "x") // no key that ends it
 	c.types(t, "writes with sync", "q")
-	require.Zero(t, <-code)
+	require.Zero(t, c.ends(t, code))
 	require.Equal(t, before, c.mode(t))
 	c.types(t, screenClose, "")
 	require.True(t, strings.HasPrefix(c.seen.String(), screenOpen))
@@ -124,12 +154,12 @@ func TestTerminal_Top(t *testing.T) {
 	code = c.run(t.Context(), s.Socket())
 	c.types(t, prompt, "top\r")
 	c.types(t, "writes with sync", "qping\r")
-	c.types(t, "pong", "\x04")
-	require.Zero(t, <-code)
+	c.answers(t, 1, "pong", "\x04")
+	require.Zero(t, c.ends(t, code))
 
 	require.NoError(t, s.Close())
 	c = newConsole(t)
-	require.Equal(t, exitError, <-c.run(t.Context(), s.Socket(), "top"))
+	require.Equal(t, exitError, c.ends(t, c.run(t.Context(), s.Socket(), "top")))
 	require.NotContains(t, c.seen.String(), screenOpen, "without a daemon it does not begin")
 }
 
@@ -141,14 +171,14 @@ func TestTerminal_Latency(t *testing.T) {
 	code := c.run(ctx, s.Socket(), "--latency")
 	c.types(t, " pings  min ", "")
 	cancel()
-	require.Zero(t, <-code)
+	require.Zero(t, c.ends(t, code))
 	c.types(t, "\r\n", "")
 	require.Equal(t, 1, strings.Count(c.seen.String(), "\n"))
 
 	// A value has an end of line on a terminal only.
 	c = newConsole(t)
-	require.Zero(t, <-c.run(t.Context(), s.Socket(), "put", "k", "v"))
-	require.Zero(t, <-c.run(t.Context(), s.Socket(), "get", "k"))
+	require.Zero(t, c.ends(t, c.run(t.Context(), s.Socket(), "put", "k", "v")))
+	require.Zero(t, c.ends(t, c.run(t.Context(), s.Socket(), "get", "k")))
 	c.types(t, "v\r\n", "")
 }
 
