@@ -52,7 +52,7 @@ type linearVictim struct {
 	harsh  bool
 	// crash, restart and cut are what happens to it; nil: does not.
 	crash, restart, cut func() error
-	crashes             atomic.Uint64 // raised before each
+	crashes             atomic.Uint64 // raised before and after each: odd while one is under way
 	events              [3]atomic.Int64
 	answers             atomic.Int64 // that clients have got
 }
@@ -196,6 +196,9 @@ func (v *linearVictim) trouble(ctx context.Context, t *testing.T, rng *rand.Rand
 		if err := do(); err != nil {
 			t.Error(err)
 			return
+		}
+		if kind == 0 {
+			v.crashes.Add(1)
 		}
 		v.events[kind].Add(1)
 	}
@@ -469,7 +472,7 @@ func (w *linearClient) step(ctx context.Context) {
 	crashes, began := w.h.v.crashes.Load(), w.h.now()
 	answers, err := call.do(ctx, opts)
 	if err == nil && w.h.v.harsh && (call.reads || !optioned) {
-		if _, err = w.c.Sync(ctx); err == nil && w.h.v.crashes.Load() != crashes {
+		if _, err = w.c.Sync(ctx); err == nil && (crashes%2 == 1 || w.h.v.crashes.Load() != crashes) {
 			err = client.ErrAnswerLost // what it said may have been undone since
 		}
 	}
