@@ -156,7 +156,7 @@ demo: build ## import a data set larger than the memory, compare, restart, compa
 # Reports of one run of make bench, in the order they are made.
 REPORTS := $(patsubst %,bin/bench-%.json,quick run ycsb peers)
 
-bench: build ## every figure, beside every peer, the page bin/bench.html and the tables in bench; under 30 minutes
+bench: build ## every figure, beside every peer, the page bin/bench.html and the tables in bench; about half an hour
 	cd bench/peers && CGO_ENABLED=0 $(GO) build -trimpath $(RING) -o ../../bin/rskv-peers .
 	bin/rskv-bench quick --json bin/bench-quick.json
 	$(NOMETRICS)
