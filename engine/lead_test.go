@@ -29,7 +29,10 @@ func TestLead(t *testing.T) {
 			version <- v
 		})
 		inPlace += len(version) // else the task was at it, and goes on
-		waitFor(t, "a commit that was led", background(func() { require.Equal(t, s.commit.durable.Load(), <-version) }))
+		waitFor(t, "a commit that was led", background(func() {
+			told := <-version
+			require.Equal(t, s.commit.durable.Load(), told)
+		}))
 		require.EqualValues(t, i+1, s.Stats().Commits-before)
 	}
 	require.Positive(t, inPlace, "answered before Lead returns")
