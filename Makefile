@@ -156,13 +156,13 @@ demo: build ## import a data set larger than the memory, compare, restart, compa
 # Reports of one run of make bench, in the order they are made.
 REPORTS := $(patsubst %,bin/bench-%.json,quick run ycsb peers)
 
-bench: build ## every figure, beside every peer, the page bin/bench.html and the tables in bench; about half an hour
+bench: build ## every figure, beside every peer, the page bin/bench.html and the tables in bench; about 25 minutes
 	cd bench/peers && CGO_ENABLED=0 $(GO) build -trimpath $(RING) -o ../../bin/rskv-peers .
 	bin/rskv-bench quick --json bin/bench-quick.json
 	$(NOMETRICS)
 	bin/rskv-bench run all --time 500ms --json bin/bench-run.json $(BENCHFLAGS)
 	bin/rskv-bench ycsb --json bin/bench-ycsb.json
-	bin/rskv-peers --json bin/bench-peers.json
+	bin/rskv-peers --time 500ms --json bin/bench-peers.json
 	bin/rskv-bench report -o bin/bench.html $(REPORTS)
 	bin/rskv-bench report --into bench/README.md $(REPORTS)
 	bin/rskv-bench report --into bench/FIGURES.md --groups $(REPORTS)
