@@ -69,8 +69,12 @@ func (q *quick) engine(ctx context.Context) (err error) {
 	}
 	contenders := make([]measure.Contender, len(rows))
 	for i, r := range rows {
-		contenders[i] = measure.Contender{Row: r.row(q), Run: func(_ context.Context, d time.Duration) (measure.Sample, error) {
-			return r.store.run(r.load, d)
+		contenders[i] = measure.Contender{Row: r.row(q), Run: func(ctx context.Context, d time.Duration) (measure.Sample, error) {
+			sample, err := r.store.run(r.load, d)
+			if err == nil && r.store == every {
+				err = settle(ctx, every.store)
+			}
+			return sample, err
 		}}
 	}
 	before := every.store.Stats()

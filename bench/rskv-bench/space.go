@@ -30,7 +30,7 @@ const (
 	// passRounds is how many times the length of a round the rows with passes take:
 	// a pass that is due begins within a second.
 	passRounds = 2
-	// passWait bounds the wait for the first pass, settleWait that for passes to end.
+	// passWait bounds the wait for the first pass, settleWait that for the store's own work to end.
 	passWait   = 30 * time.Second
 	settleWait = 10 * time.Second
 	passLook   = 100 * time.Millisecond
@@ -173,16 +173,21 @@ func (r *runner) firstPass(ctx context.Context, store *engine.Store, busy *opene
 	return settle(ctx, store)
 }
 
-// settle waits a while until no pass is under way and none is due, so that the neighbour is
-// not measured while one runs.
+// settle commits what was written, and waits a while until nothing is read by a pass nor
+// written, no checkpoint is under way and no pass is due, so that the neighbour is not
+// measured while the store works for itself.
 func settle(ctx context.Context, store *engine.Store) error {
-	last := store.Stats().Scanned
+	if _, err := store.Sync(ctx); err != nil {
+		return err
+	}
+	last := store.Stats()
 	for end := time.Now().Add(settleWait); time.Now().Before(end); {
 		if err := sleep(ctx, passLook); err != nil {
 			return err
 		}
-		now := store.Stats().Scanned
-		if now == last && !store.EstimateGC().WouldPay {
+		now := store.Stats()
+		rests := now.Scanned == last.Scanned && now.DeviceWritten == last.DeviceWritten && !now.Checkpointing
+		if rests && !store.EstimateGC().WouldPay {
 			return nil
 		}
 		last = now
