@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"rskv/bench/internal/measure"
 	"rskv/engine"
 )
 
@@ -64,8 +65,8 @@ func (w *engineWorker) Put(key, value []byte) error {
 }
 
 func (w *engineWorker) room(n int) []engine.Op {
-	for len(w.ops) < n {
-		w.ops = append(w.ops, engine.Op{})
+	if len(w.ops) < n {
+		w.ops = measure.Apart[engine.Op](n)
 	}
 	return w.ops[:n]
 }

@@ -33,6 +33,9 @@ const (
 	preloadWorkers = 4
 	// KeySize is the length of every key in bytes.
 	KeySize = 8
+	// tellEvery is how often a worker counts for all what it did: counters that all
+	// write at every batch would have their line go from one processor to the other.
+	tellEvery = 5 * time.Millisecond
 	// seedStep keeps the seeds of two runs far apart.
 	seedStep = 0x9E3779B97F4A7C15
 )
@@ -184,13 +187,14 @@ func Ticks(counter *atomic.Uint64) (stop func() []uint64) {
 	}
 }
 
-// worker is one goroutine.
+// worker is one goroutine. What it writes lies apart from what the others write.
 type worker struct {
 	load    *Load
 	worker  kv.Worker
 	batcher kv.Batcher // nil: none
 	source  draw.Source
 	rng     *rand.Rand
+	pcg     rand.PCG // what rng draws from
 	numbers []uint64
 	keys    [][]byte
 	values  [][]byte
@@ -199,6 +203,9 @@ type worker struct {
 	ops, reads, hits uint64
 	times            *hdrhistogram.Histogram
 	err              error
+
+	counted uint64    // of ops, by all
+	told    time.Time // when
 }
 
 func newWorker(l *Load, store kv.Store, i int, seed uint64) (*worker, error) {
@@ -206,7 +213,10 @@ func newWorker(l *Load, store kv.Store, i int, seed uint64) (*worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &worker{load: l, worker: inner, rng: rand.New(rand.NewPCG(seed, 1))}
+	w := &measure.Apart[worker](1)[0]
+	w.load, w.worker = l, inner
+	w.pcg.Seed(seed, 1)
+	w.rng = rand.New(&w.pcg)
 	w.batcher, _ = inner.(kv.Batcher)
 	if l.Source != nil {
 		w.source = l.Source(i)
@@ -214,12 +224,15 @@ func newWorker(l *Load, store kv.Store, i int, seed uint64) (*worker, error) {
 		w.source = draw.NewUniform(l.Keys, seed)
 	}
 	n := max(l.Batch, 1)
-	w.numbers = make([]uint64, max(n, drawn))
-	w.keys, w.values = make([][]byte, n), make([][]byte, n)
-	noise := rand.NewChaCha8([32]byte{byte(seed), 2})
+	w.numbers = measure.Apart[uint64](max(n, drawn))
+	w.keys, w.values = measure.Apart[[]byte](n), measure.Apart[[]byte](n)
+	w.room = measure.Apart[byte](l.ValueSize)
+	step := (l.ValueSize + 63) &^ 63 // each value begins on a line, as one by itself would
+	keys, values := measure.Apart[byte](n*KeySize), measure.Apart[byte](n*step)
+	_, _ = rand.NewChaCha8([32]byte{byte(seed), 2}).Read(values) // never fails
 	for j := range w.keys {
-		w.keys[j], w.values[j] = make([]byte, 0, KeySize), make([]byte, l.ValueSize)
-		_, _ = noise.Read(w.values[j]) // never fails
+		w.keys[j] = keys[j*KeySize:][:0:KeySize]
+		w.values[j] = values[j*step:][:l.ValueSize:l.ValueSize]
 	}
 	if l.Times {
 		w.times = measure.NewTimes()
@@ -230,8 +243,8 @@ func newWorker(l *Load, store kv.Store, i int, seed uint64) (*worker, error) {
 // loop works until it is told to stop, once at least: a machine that was busy for all
 // of a short run gives a low rate, and not none.
 func (w *worker) loop(stop *atomic.Bool, done *atomic.Uint64) {
+	w.told = time.Now()
 	for w.err == nil && (w.ops == 0 || !stop.Load()) && (w.load.Limit == 0 || w.ops < w.load.Limit) {
-		before, begin := w.ops, time.Now()
 		if w.load.Batch > 1 {
 			w.source.Fill(w.numbers[:w.load.Batch])
 			w.batch(w.numbers[:w.load.Batch])
@@ -243,12 +256,22 @@ func (w *worker) loop(stop *atomic.Bool, done *atomic.Uint64) {
 				}
 			}
 		}
-		done.Add(w.ops - before)
-		if live := w.load.Live; live != nil {
-			live.Ops.Add(w.ops - before)
-			live.Nanos.Add(uint64(time.Since(begin)))
+		if now := time.Now(); now.Sub(w.told) >= tellEvery {
+			w.tell(done, now)
 		}
 	}
+	w.tell(done, time.Now())
+}
+
+// tell counts for all what was done since it was told last.
+func (w *worker) tell(done *atomic.Uint64, now time.Time) {
+	more := w.ops - w.counted
+	done.Add(more)
+	if live := w.load.Live; live != nil {
+		live.Ops.Add(more)
+		live.Nanos.Add(uint64(now.Sub(w.told)))
+	}
+	w.counted, w.told = w.ops, now
 }
 
 // isRead draws whether an operation reads.

@@ -12,7 +12,8 @@ const apartBytes = 1 << 10
 // these from each other: of two goroutines, each with its own batches, that cost up to
 // half of the rate, more where the machine's processors are far from each other.
 func Apart[T any](n int) []T {
-	pad := apartBytes/max(int(reflect.TypeFor[T]().Size()), 1) + 1
+	size := max(int(reflect.TypeFor[T]().Size()), 1)
+	pad := (apartBytes + size - 1) / size // of bytes so many that they begin on a line
 	all := make([]T, pad+n+pad)
 	return all[pad : pad+n : pad+n]
 }

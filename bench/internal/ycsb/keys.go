@@ -8,10 +8,14 @@ import (
 	"sync/atomic"
 
 	"rskv/bench/internal/draw"
+	"rskv/bench/internal/measure"
 )
 
 // stampSize is what a record begins with: its number, to be checked.
 const stampSize = 8
+
+// keyMax is how long a key may be in bytes: "user" and a number.
+const keyMax = 4 + 20
 
 // Space is the records of one store: those that were loaded and those inserted
 // since.
@@ -83,11 +87,12 @@ func fnv(n uint64) uint64 {
 func putStamp(value []byte, n uint64) { binary.LittleEndian.PutUint64(value, n) }
 func stampOf(value []byte) uint64     { return binary.LittleEndian.Uint64(value) }
 
-// chooser draws records for one goroutine.
+// chooser draws records for one goroutine, apart from the others.
 type chooser struct {
 	space *Space
 	kind  string
 	rng   *rand.Rand
+	pcg   rand.PCG // what rng draws from
 	zipf  *draw.Zipf
 	hot   float64 // share of the records
 	often float64 // share of the operations that go there
@@ -121,7 +126,10 @@ func expectedInserts(w *Workload) uint64 {
 }
 
 func newChooser(s *Space, w *Workload, z *draw.Zipf, seed uint64) *chooser {
-	c := &chooser{space: s, kind: w.Distribution, rng: rand.New(rand.NewPCG(seed, 7)), hot: w.HotData, often: w.HotOperations}
+	c := &measure.Apart[chooser](1)[0]
+	*c = chooser{space: s, kind: w.Distribution, hot: w.HotData, often: w.HotOperations}
+	c.pcg.Seed(seed, 7)
+	c.rng = rand.New(&c.pcg)
 	if z != nil {
 		c.zipf = z.Reseeded(seed * 0x9E3779B97F4A7C15)
 	}

@@ -102,7 +102,7 @@ func (s *Space) preload(ctx context.Context, store kv.Store, first uint64) error
 
 // newValue is a record of bytes that nothing can make smaller.
 func newValue(size int, seed uint64) []byte {
-	v := make([]byte, size)
+	v := measure.Apart[byte](size)
 	rng := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16)})
 	// Read of a ChaCha8 never fails.
 	_, _ = rng.Read(v)
@@ -233,7 +233,7 @@ func (r *run) tick(ctx context.Context) <-chan []uint64 {
 	return out
 }
 
-// caller is one goroutine.
+// caller is one goroutine. What it writes lies apart from what the others write.
 type caller struct {
 	run     *run
 	worker  kv.Worker
@@ -241,6 +241,7 @@ type caller struct {
 	choose  *chooser
 	lengths *draw.Zipf // of scans; nil: uniform
 	rng     *rand.Rand
+	pcg     rand.PCG // what rng draws from
 	limit   uint64
 	value   []byte // what is written
 	key     []byte
@@ -259,9 +260,13 @@ type caller struct {
 }
 
 func newCaller(r *run, w kv.Worker, c *chooser, seed uint64) *caller {
-	out := &caller{
-		run: r, worker: w, choose: c, rng: rand.New(rand.NewPCG(seed, 3)), value: newValue(r.space.size, seed), times: measure.NewTimes(),
+	out := &measure.Apart[caller](1)[0]
+	*out = caller{
+		run: r, worker: w, choose: c, times: measure.NewTimes(), key: measure.Apart[byte](keyMax)[:0],
+		value: newValue(r.space.size, seed), room: measure.Apart[byte](r.space.size)[:0],
 	}
+	out.pcg.Seed(seed, 3)
+	out.rng = rand.New(&out.pcg)
 	out.batcher, _ = w.(kv.Batcher)
 	if r.target > 0 {
 		out.service = measure.NewTimes()
@@ -273,7 +278,11 @@ func newCaller(r *run, w kv.Worker, c *chooser, seed uint64) *caller {
 	if r.workload.Scan == 0 {
 		n = r.workload.Batch
 	}
-	out.keys, out.values, out.numbers = make([][]byte, n), make([][]byte, n), make([]uint64, n)
+	out.keys, out.values, out.numbers = measure.Apart[[]byte](n), measure.Apart[[]byte](n), measure.Apart[uint64](n)
+	keys := measure.Apart[byte](n * keyMax)
+	for i := range out.keys {
+		out.keys[i] = keys[i*keyMax:][:0:keyMax]
+	}
 	return out
 }
 
