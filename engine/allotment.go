@@ -81,7 +81,7 @@ func (s *Session) appends(op *Op, a record.Addr) int {
 func (s *Session) allocate(size int, prev record.Addr) (record.Addr, unsafe.Pointer, hlog.Status) {
 	r := &s.allotted
 	if r.left < size || r.addr <= prev {
-		return s.store.log.Allocate(size)
+		return s.place(size)
 	}
 	a, p := r.addr, r.ptr
 	r.addr, r.ptr, r.left = a+record.Addr(size/record.Unit), unsafe.Add(p, size), r.left-size

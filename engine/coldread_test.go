@@ -30,6 +30,8 @@ func putCold(t testing.TB, s *Store, n *Session, sizes ...int) (list []coldRecor
 		r.addr = s.log.Tail() - record.Addr(size/record.Unit)
 		return r
 	}
+	n.fitCredit = math.MinInt32 // no fillers: every place is wanted
+	defer func() { n.fitCredit = 0 }()
 	pads := 0
 	for _, size := range sizes {
 		begins := map[int64]bool{}

@@ -51,7 +51,8 @@
 //	readcache.go   copies of records on disk that are read often
 //	batch.go       Start: groups of operations in one section
 //	pipeline.go    the stages of a group, which hide the memory's latency
-//	allotment.go   room at the tail for what a group appends
+//	allotment.go   room at the tail for what a group appends; placement.go where
+//	               in a block a record begins
 //	ops.go         what each operation does where it finds its record; modify.go
 //	               those that depend on the present value
 //	pending.go     operations that wait for the disk or for their turn; coldread.go

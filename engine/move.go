@@ -82,7 +82,7 @@ func (s *Session) move(op *Op, hash uint64, at *place) outcome {
 
 // appendCopy writes a record's image at the tail and links it, as append does.
 func (s *Session) appendCopy(image []byte, at *place) (out outcome, ok bool) {
-	a, p, status := s.store.log.Allocate(len(image))
+	a, p, status := s.place(len(image))
 	switch status {
 	case hlog.Again:
 		return again, false

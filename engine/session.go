@@ -29,14 +29,15 @@ type Session struct {
 	tally   tally // what this section did, for the statistics
 	work    work
 
-	pipe     pipe
-	allotted allotment // empty outside of a section
-	span     uintptr   // bytes of a record to ask for ahead, from the last one met
-	arena    []byte    // answers of OpGet until the next Start or Complete
-	old      []byte    // present value of a read-modify-write
-	next     []byte    // its new value
-	plan     plan
-	mark     uint64 // record.Moved while compaction writes a large value anew, else 0
+	pipe      pipe
+	allotted  allotment // empty outside of a section
+	fitCredit int       // bytes that fillers before its records may take, see placement.go
+	span      uintptr   // bytes of a record to ask for ahead, from the last one met
+	arena     []byte    // answers of OpGet until the next Start or Complete
+	old       []byte    // present value of a read-modify-write
+	next      []byte    // its new value
+	plan      plan
+	mark      uint64 // record.Moved while compaction writes a large value anew, else 0
 
 	// unlinked is 0 or an address at or below the chunks that this session has
 	// written and not linked yet. Atomic; written by the owner, read by compaction.

@@ -130,6 +130,7 @@ var unsafeReasons = map[string]string{
 	"engine/forward.go":                         "records of a page that is being looked at, within the epoch",
 	"engine/internal/cache/cache.go":            "table and ring in a mapping that their owner keeps, within the epoch",
 	"engine/allotment.go":                       "room at the log's tail, within the epoch",
+	"engine/placement.go":                       "room at the log's tail, within the epoch",
 	"engine/internal/timers/timers.go":          "chunks of blocks outside the heap, which their owner keeps",
 	"engine/large.go":                           "chunks of a value, copied within the epoch",
 	"engine/move.go":                            "a record that was just allocated, before others can reach it",
