@@ -10,7 +10,7 @@ import (
 // CheckpointInfo is a checkpoint that the daemon keeps.
 type CheckpointInfo struct {
 	Version uint64        // its name
-	Kind    string        // full, log or index
+	Kind    string        // full, log, index or snapshot
 	Time    time.Time     // to the millisecond
 	Begin   uint64        // byte address at which the log it needs begins
 	Tail    uint64        // byte address up to which the log is part of it

@@ -221,9 +221,10 @@ func (c *conn) checkpoint(k call) {
 
 // checkpointKinds are the kinds of the wire as the engine knows them.
 var checkpointKinds = [...]engine.CheckpointKind{
-	ipc.CheckpointFull:  engine.FullCheckpoint,
-	ipc.CheckpointLog:   engine.LogCheckpoint,
-	ipc.CheckpointIndex: engine.IndexCheckpoint,
+	ipc.CheckpointFull:     engine.FullCheckpoint,
+	ipc.CheckpointLog:      engine.LogCheckpoint,
+	ipc.CheckpointIndex:    engine.IndexCheckpoint,
+	ipc.CheckpointSnapshot: engine.SnapshotCheckpoint,
 }
 
 // checkpointed answers a checkpoint.

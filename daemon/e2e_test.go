@@ -81,7 +81,7 @@ func TestDaemon_Methods(t *testing.T) {
 	expiry(t, w)
 
 	version := int64(0)
-	for _, o := range []opt{{}, {"kind": "full"}, {"kind": "log", "cookie": []byte("c")}, {"kind": "index"}} {
+	for _, o := range []opt{{}, {"kind": "full"}, {"kind": "log", "cookie": []byte("c")}, {"kind": "index"}, {"kind": "snapshot"}} {
 		w.want(true, "put", []byte("changed"), fmt.Append(nil, o))
 		a := w.ask("checkpoint", o)
 		require.Empty(t, a.code, a.reason)

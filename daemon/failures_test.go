@@ -100,6 +100,8 @@ var logLines = map[string]failure{
 	"read cache off":                                   {"it is not worth its memory, as `why` says", nothing},
 	"no memory for the read cache":                     {"the system refused it", "look at `error`; the store works without"},
 	"memory of the read cache is not given back":       {"the system refused to take it", "look at `error`; a restart frees it"},
+	"image is damaged and not used":                    {"a file of a snapshot checkpoint that is not needed does not hold what was written", "it goes with time; look at the disk"},
+	"image put back into the log":                      {"the last commit was that of a snapshot checkpoint", nothing},
 	"index has grown":                                  {"there were more keys than it was good for", nothing},
 	"index should grow but cannot":                     {"`memory` has no room for a larger one, as `limit` says", "raise `memory`: until then more keys make every operation slower"},
 	"log compacted":                                    {"space of overwritten and deleted values was given back", nothing},

@@ -29,6 +29,11 @@ const (
 	// IndexCheckpoint is taken for the snapshot; since no snapshot is valid
 	// without a commit behind it, it contains the same as a full one.
 	IndexCheckpoint
+	// SnapshotCheckpoint is a full one that leaves what is in memory as it is: what is
+	// updated in place is copied to a file besides, instead of being frozen and flushed,
+	// so that what is hot need not be appended once more after it. It pays where commits
+	// are rare: any other commit freezes all the same, and takes over if it comes first.
+	SnapshotCheckpoint
 )
 
 const (
@@ -80,7 +85,7 @@ type CheckpointInfo struct {
 // version of its commit. Operations go on meanwhile. If ctx ends first, Checkpoint
 // returns its error and the checkpoint goes on.
 func (s *Store) Checkpoint(ctx context.Context, opt CheckpointOptions) (CheckpointInfo, error) {
-	if opt.Kind < FullCheckpoint || opt.Kind > IndexCheckpoint || len(opt.Cookie) > CookieMax {
+	if opt.Kind < FullCheckpoint || opt.Kind > SnapshotCheckpoint || len(opt.Cookie) > CookieMax {
 		return CheckpointInfo{}, fmt.Errorf("%w: kind %d, cookie of %d bytes (at most %d)", ErrBadCheckpoint, opt.Kind, len(opt.Cookie), CookieMax)
 	}
 	r := &checkpointRequest{CheckpointOptions: opt, done: make(chan struct{})}

@@ -15,11 +15,12 @@ import (
 
 // A checkpoint is taken by a task of its own, step by step:
 //
-//	idle --> copying --> committing --> verifying --> idle
-//	          index       commit         the snapshot is read back
-//	          snapshot    behind it      then named, then old ones removed
+//	idle --> copying --> committing --------------> verifying --> idle
+//	          index       commit       \     /       the snapshot is read back
+//	          snapshot    behind it     imaging      then named, then old ones removed
 //
-// A log checkpoint goes from idle to committing, and needs no verifying: its
+// A snapshot checkpoint has an image made of what its commit covers, and reads that
+// back too. A log checkpoint goes from idle to committing, and needs no verifying: its
 // commit stands in the log. The order is what makes it safe: the snapshot is
 // complete and durable before the commit that makes it valid is cut, and only
 // after it has been read back does the metadata file name it. What a crash
@@ -30,6 +31,7 @@ const (
 	checkpointIdle       checkpointState = iota // nothing is under way
 	checkpointCopying                           // the index is being copied
 	checkpointCommitting                        // the commit behind it is under way
+	checkpointImaging                           // what the commit covers is being copied
 	checkpointVerifying                         // the snapshot is being read back
 )
 
@@ -74,10 +76,14 @@ type checkpointer struct {
 	began     int64
 	writer    *snapshotWriter
 	reader    *snapshotReader
+	image     *imageWriter
+	imageBack *imageReader
+	imageAt   record.Addr // start of the last one that is durable
 	closer    func() error
-	notBefore int64       // clock time before which none starts by itself
-	lastStart record.Addr // start of the newest valid snapshot, or of the log
-	lastBytes int64       // its size
+	worked    time.Duration // since the last rest
+	notBefore int64         // clock time before which none starts by itself
+	lastStart record.Addr   // start of the newest valid snapshot, or of the log
+	lastBytes int64         // its size
 }
 
 // commitResult is what a commit that was asked for came to.
@@ -90,6 +96,9 @@ type commitResult struct {
 	swept   int64       // time up to which expired keys in memory are not among them, ms since 1970
 	head    record.Addr // of the log then
 	err     error
+
+	imaged    bool  // the commit is an image's, and not durable yet
+	indexBits uint8 // of that
 }
 
 func (c *checkpointer) init(s *Store) {
@@ -132,15 +141,20 @@ func (c *checkpointer) step() time.Duration {
 	}
 	var err error
 	wait := time.Duration(0)
+	began := c.store.opt.Clock.Monotonic()
 	switch c.state {
 	case checkpointIdle:
 		wait, err = c.begin()
 	case checkpointCopying:
 		err = c.copy()
+		wait = c.rest(began)
 	case checkpointCommitting:
 		wait, err = c.committing()
+	case checkpointImaging:
+		wait, err = c.imaging()
 	case checkpointVerifying:
 		err = c.verify()
+		wait = c.rest(began)
 	}
 	if err != nil {
 		c.end(err)
@@ -148,9 +162,35 @@ func (c *checkpointer) step() time.Duration {
 	return wait
 }
 
+// checkpointTurn is for how long a checkpoint copies or reads back before it rests.
+const checkpointTurn = 2 * time.Millisecond
+
+// rest says how long to wait after a step that began at a time and hurries nobody: while
+// sessions are at work, as long as was worked since the last rest, so that a checkpoint
+// takes half of a processor from them, and the longer for it.
+func (c *checkpointer) rest(began int64) time.Duration {
+	s := c.store
+	c.worked += time.Duration(s.opt.Clock.Monotonic() - began)
+	if c.worked < checkpointTurn {
+		return 0
+	}
+	worked := c.worked
+	c.worked = 0
+	if !s.epoch.Inside() {
+		return 0
+	}
+	return worked
+}
+
 // distance is how many bytes of log a recovery would replay now.
 func (c *checkpointer) distance() int64 {
-	return int64(c.store.log.Durable()-c.lastStart) * record.Unit
+	return int64(c.store.settled()-c.lastStart) * record.Unit
+}
+
+// settled is the address below which the log on the device is what the last durable
+// commit says: its end, or the start of its image.
+func (s *Store) settled() record.Addr {
+	return max(s.log.Durable(), record.Addr(s.stats.imaged.Load()))
 }
 
 // begin starts a checkpoint if one was asked for or is due.
@@ -220,12 +260,17 @@ func (c *checkpointer) copy() error {
 func (c *checkpointer) commit() {
 	c.state = checkpointCommitting
 	c.store.pins.hold(c, c.store.log.Begin())
-	c.store.commit.ask(true, func(r commitResult) {
+	told := func(r commitResult) {
 		c.mu.Lock()
 		c.mu.committed = &r
 		c.mu.Unlock()
 		c.task.Wake()
-	})
+	}
+	if c.info.Kind == SnapshotCheckpoint {
+		c.store.commit.askImage(told)
+		return
+	}
+	c.store.commit.ask(true, told)
 }
 
 // committing waits for that commit.
@@ -245,9 +290,37 @@ func (c *checkpointer) committing() (time.Duration, error) {
 	// As of the cut: what compaction has copied since is not in this commit.
 	c.info.Begin = r.begin.Bytes()
 	c.info.Time = time.UnixMilli(s.opt.Clock.Wall())
+	switch {
+	case r.imaged:
+		var err error
+		c.image, err = s.beginImage(r)
+		c.state = checkpointImaging
+		return 0, err
+	case c.info.Kind == SnapshotCheckpoint:
+		c.info.Kind = FullCheckpoint // it got an ordinary commit
+	}
 	if c.info.snapshot == 0 {
 		return 0, c.name()
 	}
+	return 0, c.readBack()
+}
+
+// imaging copies a part of what the commit covers.
+func (c *checkpointer) imaging() (time.Duration, error) {
+	wait, done, err := c.image.step()
+	c.store.stats.snapshotBytes.Store(c.info.Bytes + c.image.bytes)
+	if err != nil || !done {
+		return wait, err
+	}
+	c.info.Bytes += c.image.bytes
+	c.imageAt = c.image.start
+	c.image = nil
+	return 0, c.readBack()
+}
+
+// readBack begins to read what was written.
+func (c *checkpointer) readBack() error {
+	s := c.store
 	var usable bool
 	var err error
 	c.reader, c.closer, usable, err = s.openSnapshot(s.mu.manifest, &c.info)
@@ -255,11 +328,22 @@ func (c *checkpointer) committing() (time.Duration, error) {
 		err = errors.Join(errSnapshot, c.closer())
 	}
 	c.state = checkpointVerifying
-	return 0, err
+	return err
 }
 
-// verify reads a block of the snapshot back.
+// verify reads a block of the snapshot, or of the image, back.
 func (c *checkpointer) verify() error {
+	if c.imageBack != nil {
+		_, part, err := c.imageBack.next()
+		if err == nil && part != nil {
+			return nil
+		}
+		c.imageBack = nil
+		if err = errors.Join(err, c.closer()); err != nil {
+			return err
+		}
+		return c.name()
+	}
 	row, rows, _, err := c.reader.next()
 	if err == nil && rows > 0 {
 		return nil
@@ -270,7 +354,16 @@ func (c *checkpointer) verify() error {
 	if err = errors.Join(err, c.closer()); err != nil {
 		return err
 	}
-	return c.name()
+	if c.info.Kind != SnapshotCheckpoint {
+		return c.name()
+	}
+	s := c.store
+	i, err := s.openImage(s.mu.manifest, c.info.Version)
+	if err != nil {
+		return err
+	}
+	c.imageBack, c.closer = i.reader(make([]byte, s.opt.PageSize)), i.in.Close
+	return nil
 }
 
 // name writes the metadata file: from here on the checkpoint counts.
@@ -283,6 +376,10 @@ func (c *checkpointer) name() error {
 	name := checkpointName(c.info.Version)
 	if err := s.dev.WriteMeta(name, b); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
+	}
+	if c.info.Kind == SnapshotCheckpoint {
+		s.stats.imaged.Store(max(s.stats.imaged.Load(), uint64(c.imageAt)))
+		s.commit.imaged(c.info.Version)
 	}
 	if c.info.snapshot != 0 {
 		c.replayFrom(c.info.start, c.info.Bytes)
@@ -301,6 +398,15 @@ func (c *checkpointer) end(err error) {
 	if c.writer != nil {
 		err = errors.Join(err, c.writer.abort())
 		c.writer = nil
+	}
+	if c.image != nil {
+		err = errors.Join(err, c.image.abort())
+		c.image = nil
+	}
+	for attempt := 0; s.log.Frozen() != 0; attempt++ {
+		if s.thaw(0, attempt) > 0 {
+			s.opt.Runner.Yield()
+		}
 	}
 	s.pins.release(c)
 	s.stats.snapshotBytes.Store(0)
@@ -338,6 +444,7 @@ func (c *checkpointer) stop() {
 		if c.state == checkpointVerifying {
 			// What was not verified is not named, and goes with the next one.
 			_ = c.closer()
+			c.imageBack = nil
 		}
 		c.end(ErrClosed)
 	}
@@ -358,7 +465,7 @@ func (s *Store) measureCheckpoints() {
 }
 
 // dropOld removes the checkpoints beyond so many to be kept, which have all been
-// verified, and snapshots that none of the others names. The newest one that has
+// verified, and snapshots and images that none of the others names. The newest one that has
 // a snapshot stays in any case.
 func (s *Store) dropOld(keep int) (removed int, err error) {
 	list, err := s.Checkpoints()
@@ -381,12 +488,17 @@ func (s *Store) dropOld(keep int) (removed int, err error) {
 			snapshots++
 			named[snapshotName(info.snapshot)] = true
 		}
+		if info.Kind == SnapshotCheckpoint {
+			named[imageName(info.Version)] = true
+		}
 	}
 	all, err := s.dev.ListMeta()
 	if err != nil {
 		return removed, fmt.Errorf("list snapshots: %w", err)
 	}
-	for _, name := range slices.DeleteFunc(all, func(n string) bool { return !strings.HasPrefix(n, snapshotPrefix) || named[n] }) {
+	for _, name := range slices.DeleteFunc(all, func(n string) bool {
+		return !strings.HasPrefix(n, snapshotPrefix) && !strings.HasPrefix(n, imagePrefix) || named[n]
+	}) {
 		if err := s.dev.RemoveMeta(name); err != nil {
 			return removed, fmt.Errorf("remove %s: %w", name, err)
 		}

@@ -25,6 +25,12 @@ import (
 // Reads never wait, and the door never waits for the disk. One commit serves all
 // who asked before its cut; those who come later form the next one meanwhile.
 //
+// The commit of a snapshot checkpoint ends with its cut, as far as it goes here: an
+// image of the log is made durable in the place of the log (see image.go), by the
+// checkpoint, which says when it has been; other commits go on beside it. What is then
+// updated in place leaves no trace at the tail, so the log counts as dirty until it
+// has a commit of its own.
+//
 // The commit task takes a commit from state to state. Whoever asks for one may
 // lend his goroutine for it instead (see Lead), if nobody is at it: then a lone
 // client's put waits for the disk and for no wake-up.
@@ -45,8 +51,15 @@ const (
 
 const (
 	commitMagic  = "rskvCMT2"
+	commitImage  = "rskvCMTI" // the log up to the record is in an image, see image.go
 	commitMagic1 = "rskvCMIT"
 )
+
+// imageCut is a cut for an image until that is durable, or a later commit is.
+type imageCut struct {
+	version uint64        // 0: there is none
+	counts  []ledgerCount // in it
+}
 
 // waiter is told about the commit that covers what it has written.
 type waiter func(commitResult)
@@ -62,6 +75,8 @@ type committer struct {
 		sync.Mutex
 		waiters []waiter // of the next commit
 		force   bool     // the next commit is made even if nothing has changed
+		image   waiter   // of a cut for an image; nil: nobody
+		cut     imageCut // the last one
 		stopped bool
 	}
 
@@ -93,6 +108,7 @@ type committer struct {
 	segment    int64         // that the tail was in when prepare last looked
 	entered    int64         // clock time of that
 	counts     []ledgerCount // in the commit under way
+	imageFor   waiter        // of the next cut for an image; nil: nobody
 	encoded    []byte        // the same, as the commit record holds them
 
 	durable atomic.Uint64 // version of the last durable commit
@@ -136,6 +152,56 @@ func (c *committer) ask(force bool, fn waiter) {
 	if c.join(force, fn) {
 		c.task.Wake()
 	}
+}
+
+// askImage has the next group cut for an image: fn is told at once, behind the cut, and
+// owes newImage and then imaged. If the last one has come to nothing, so that the number
+// of its version may be lost in a crash, it gets an ordinary commit, which is durable
+// when it is told, and without the mark that it is for an image.
+func (c *committer) askImage(fn waiter) {
+	c.mu.Lock()
+	stopped := c.mu.stopped
+	if !stopped {
+		c.mu.image = fn
+	}
+	c.mu.Unlock()
+	if stopped {
+		fn(commitResult{version: c.durable.Load(), err: ErrClosed})
+		return
+	}
+	c.task.Wake()
+}
+
+// imaged tells that the image of a version is durable, and so its commit.
+func (c *committer) imaged(version uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if version == c.mu.cut.version {
+		c.raiseImagedLocked()
+		c.durable.Store(max(c.durable.Load(), version))
+		c.store.stats.commits.Add(1)
+	}
+}
+
+// raiseImagedLocked tells the ledgers that the last cut for an image is durable: by the
+// image, or by a commit behind it.
+func (c *committer) raiseImagedLocked() {
+	raiseCounts(c.mu.cut.counts)
+	c.mu.cut = imageCut{counts: c.mu.cut.counts[:0]}
+}
+
+func raiseCounts(list []ledgerCount) {
+	for _, l := range list {
+		l.ledger.durable.Store(max(l.ledger.durable.Load(), l.number))
+	}
+}
+
+// imagePending reports whether there is a cut for an image that is not durable, nor a later
+// commit.
+func (c *committer) imagePending() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.cut.version != 0
 }
 
 // join is ask for whoever sees to it that somebody begins. It reports whether there
@@ -225,13 +291,20 @@ func (c *committer) begin() time.Duration {
 	if err := s.Err(); err != nil {
 		s.room.look() // who waits there has to hear of it
 		c.answer(err)
+		c.answerImage(c.result(err))
 		return -1
+	}
+	if c.imageFor != nil && c.imagePending() {
+		c.serving, c.imageFor, c.force = append(c.serving, c.imageFor), nil, true
 	}
 	now := s.opt.Clock.Monotonic()
 	if c.rested {
 		// The interval counts from the first write on.
 		c.rested, c.nextAt = false, now+int64(s.opt.CommitInterval)
 		s.rests.end(restCommit)
+	}
+	if c.imageFor != nil {
+		return c.beginImage(now)
 	}
 	dirty := c.dirty() || c.force
 	if !dirty {
@@ -258,15 +331,49 @@ func (c *committer) begin() time.Duration {
 	return c.tryCut()
 }
 
+// beginImage cuts a group for an image.
+func (c *committer) beginImage(now int64) time.Duration {
+	s := c.store
+	if wait := time.Duration(c.againAt - now); c.attempts > 0 && wait > 0 {
+		return wait
+	}
+	switch c.cutImage() {
+	case cutRefused:
+		return c.refused()
+	case cutNoPage:
+		c.waiting.Store(true)
+		if s.log.Stuck() {
+			c.answerImage(commitResult{version: c.durable.Load(), err: errDeviceFull})
+		}
+		return fullWait
+	}
+	c.attempts = 0
+	return 0
+}
+
+// refused says when a cut is tried again that found a writer inside: who is away comes
+// back meanwhile, and the others go on.
+func (c *committer) refused() time.Duration {
+	c.attempts++
+	c.againAt = c.store.opt.Clock.Monotonic() + int64(epoch.ClosePause)
+	return epoch.ClosePause
+}
+
+// answerImage tells who wants a cut for an image.
+func (c *committer) answerImage(r commitResult) {
+	fn := c.imageFor
+	c.imageFor = nil
+	if fn != nil {
+		fn(r)
+	}
+}
+
 // tryCut cuts the group, or says how long to wait before it is tried again.
 func (c *committer) tryCut() time.Duration {
 	s := c.store
 	switch c.cut() {
 	case cutRefused:
-		// Who is away inside comes back meanwhile, and the others go on.
-		c.attempts++
-		c.againAt = s.opt.Clock.Monotonic() + int64(epoch.ClosePause)
-		return epoch.ClosePause
+		return c.refused()
 	case cutNoPage:
 		// The flusher wakes us when there is one.
 		c.waiting.Store(true)
@@ -335,6 +442,9 @@ func (c *committer) takeWaiters() {
 	c.mu.waiters = nil
 	c.force = c.force || c.mu.force
 	c.mu.force = false
+	if c.mu.image != nil {
+		c.imageFor, c.mu.image = c.mu.image, nil
+	}
 }
 
 // slowSegment is how long a segment must last for the next one to be worth being
@@ -393,51 +503,94 @@ const (
 	cutRefused            // a writer has stayed inside for too long
 )
 
-// cut closes the door once and ends the group.
-func (c *committer) cut() cutOutcome {
+// cutGroup is what has become of a group at the closed door.
+type cutGroup struct {
+	version  uint64
+	changed  int         // ledgers
+	rec, end record.Addr // commit record, end
+}
+
+// close closes the door once and ends the group, as end does that.
+func (c *committer) close(magic string, end func(g *cutGroup) (ok bool)) (g cutGroup, outcome cutOutcome) {
 	s := c.store
 	ok := false
 	clock := s.opt.Clock.Monotonic
-	var rec record.Addr
-	version := s.ledgers.version.Load() + 1
-	changed, dirty := 0, false
+	g.version = s.ledgers.version.Load() + 1
 	action := func() {
-		s.ledgers.cut(version, func(n int) bool {
-			changed = n
-			dirty = s.log.Tail() > c.lastEnd || changed > 0
-			c.told = s.log.Durable()
-			c.encode(version, changed)
-			rec, c.end, ok = s.log.Cut(c.payload[:], changed*ledgerEntry)
+		s.ledgers.cut(g.version, func(n int) bool {
+			g.changed = n
+			c.encode(magic, g.version, n)
+			ok = end(&g)
 			return ok
 		})
 	}
 	held, done := s.epoch.Door().Close(action, epoch.CloseLimit(c.attempts), clock)
 	s.stats.hold(held)
 	if !done {
-		return cutRefused
+		return g, cutRefused
 	}
 	if !ok {
 		c.attempts = 0
-		return cutNoPage
+		return g, cutNoPage
 	}
-	c.lastEnd = c.end
-	c.cutAt, c.cutBytes = clock(), s.log.Appended()
+	return g, cutMade
+}
+
+// cut ends the group that the log is flushed for.
+func (c *committer) cut() cutOutcome {
+	s, dirty := c.store, false
+	g, outcome := c.close(commitMagic, func(g *cutGroup) (ok bool) {
+		dirty = s.log.Tail() > c.lastEnd || g.changed > 0
+		c.told = s.log.Durable()
+		g.rec, g.end, ok = s.log.Cut(c.payload[:], g.changed*ledgerEntry)
+		return ok
+	})
+	if outcome != cutMade {
+		return outcome
+	}
+	c.end, c.lastEnd = g.end, g.end
+	c.cutAt, c.cutBytes = s.opt.Clock.Monotonic(), s.log.Appended()
 	if dirty {
 		c.dataEnd = c.end
 	}
 	c.force = false
-	c.counts = s.ledgers.collect(version, rec, c.counts)
-	if changed > 0 {
+	c.counts = s.ledgers.collect(g.version, g.rec, c.counts)
+	if g.changed > 0 {
 		c.encoded = appendCounts(c.encoded[:0], c.counts)
-		s.log.FinishCut(rec, c.end, commitPayload, c.encoded)
+		s.log.FinishCut(g.rec, g.end, commitPayload, c.encoded)
 	}
 	return cutMade
 }
 
+// cutImage ends a group for an image, and tells who wants that. What is at the tail
+// stays as dirty as it is.
+func (c *committer) cutImage() cutOutcome {
+	s := c.store
+	var bits uint8
+	g, outcome := c.close(commitImage, func(g *cutGroup) (ok bool) {
+		bits = s.index.Bits()
+		g.rec, g.end, ok = s.log.CutImage(c.payload[:], g.changed*ledgerEntry)
+		return ok
+	})
+	if outcome != cutMade {
+		return outcome
+	}
+	c.mu.Lock()
+	c.mu.cut.version = g.version
+	c.mu.cut.counts = s.ledgers.collect(g.version, g.rec, c.mu.cut.counts)
+	c.encoded = appendCounts(c.encoded[:0], c.mu.cut.counts)
+	c.mu.Unlock()
+	s.log.FinishImage(g.rec, commitPayload, c.encoded)
+	r := c.result(nil)
+	r.version, r.end, r.imaged, r.indexBits = g.version, g.end, true, bits
+	c.answerImage(r)
+	return cutMade
+}
+
 // encode fills in the commit record's payload. It runs behind the closed door.
-func (c *committer) encode(version uint64, changed int) {
+func (c *committer) encode(magic string, version uint64, changed int) {
 	s, le, b := c.store, binary.LittleEndian, c.payload[:]
-	copy(b, commitMagic)
+	copy(b, magic)
 	le.PutUint64(b[8:], s.mu.manifest.Generation)
 	le.PutUint64(b[16:], version)
 	c.logBegin = s.log.Begin()
@@ -505,13 +658,14 @@ func (c *committer) syncing() time.Duration {
 	}
 	// The counts first: whoever sees the log durable up to a commit must see
 	// its counts too.
-	for _, l := range c.counts {
-		l.ledger.durable.Store(max(l.ledger.durable.Load(), l.number))
-	}
+	c.mu.Lock()
+	c.raiseImagedLocked()
+	raiseCounts(c.counts)
 	s.log.SetDurable(c.end)
 	c.toldBegin.Store(uint64(c.logBegin))
 	c.beside = s.log.Appended() - c.cutBytes
 	c.durable.Store(s.ledgers.version.Load())
+	c.mu.Unlock()
 	s.stats.commits.Add(1)
 	s.feeds.wake()
 	c.answer(nil)
@@ -523,9 +677,14 @@ func (c *committer) answer(err error) {
 	serving := c.serving
 	c.serving = nil
 	for _, fn := range serving {
-		fn(commitResult{
-			version: c.durable.Load(), end: c.end, begin: c.logBegin, keys: c.keys, bytes: c.bytes, swept: c.swept, head: c.head, err: err,
-		})
+		fn(c.result(err))
+	}
+}
+
+// result is what there is to tell about the last cut.
+func (c *committer) result(err error) commitResult {
+	return commitResult{
+		version: c.durable.Load(), end: c.end, begin: c.logBegin, keys: c.keys, bytes: c.bytes, swept: c.swept, head: c.head, err: err,
 	}
 }
 
@@ -538,8 +697,15 @@ func (c *committer) stop() {
 	c.serving = append(c.serving, c.mu.waiters...)
 	c.mu.waiters = nil
 	c.mu.stopped = true
+	image := c.mu.image
+	c.mu.image = nil
 	c.mu.Unlock()
 	c.answer(ErrClosed)
+	for _, fn := range []waiter{c.imageFor, image} {
+		if fn != nil {
+			fn(c.result(ErrClosed))
+		}
+	}
 }
 
 // flushStep is one step of the flush task.

@@ -93,8 +93,9 @@ func (r *cutRun) work(writes int) {
 		}
 		var err error
 		switch {
-		case i%17 == 5:
-			_, err = r.store.Checkpoint(ctx, CheckpointOptions{Kind: FullCheckpoint})
+		case i%17 == 5 || i%13 == 9:
+			kind := []CheckpointKind{FullCheckpoint, SnapshotCheckpoint, SnapshotCheckpoint}[r.rng.IntN(3)]
+			_, err = r.store.Checkpoint(ctx, CheckpointOptions{Kind: kind})
 		case i%11 == 7:
 			// All of it, or up to anywhere; it commits, whatever it has to do.
 			until := r.rng.Int64N(r.store.log.Tail().Bytes()) * r.rng.Int64N(2)

@@ -59,7 +59,8 @@
 //	               the reads they wait for
 //	large.go       values in chunks
 //	commit.go      the commit task; ledger.go what commits say about clients
-//	checkpoint.go  checkpoints; checkpointer.go their task; snapshot.go the index
+//	checkpoint.go  checkpoints; checkpointer.go their task; snapshot.go the index,
+//	               image.go the end of the log
 //	recover.go     what Open does with what it finds; replay.go its way over the log,
 //	               load.go over an index snapshot
 //	warm.go        memory filled again after it

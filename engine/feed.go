@@ -186,7 +186,7 @@ func (s *Store) groupEnds(a record.Addr) (ok bool, err error) {
 			return false, err
 		}
 		at = l.next()
-		ok = l.isCommit()
+		ok = l.isCommit() && !l.endsImage()
 	}
 	return ok && at == a, nil
 }
@@ -252,6 +252,9 @@ func (f *Feed) next(ctx context.Context, c *Change) (ok bool, err error) {
 			return f.caughtUp(c), nil
 		case r.isCommit():
 			f.at, f.first = r.next(), true
+			if r.endsImage() {
+				continue // what it covers may have been updated in place since
+			}
 			if f.count > 0 || (f.at-f.told).Bytes() >= feedTells {
 				f.commit(c)
 				return true, nil

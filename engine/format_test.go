@@ -34,9 +34,16 @@ func TestFormat_Example(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, s.RunTask(t.Context(), TaskExpire)) // the commit says how far it is
 	syncStore(t, s)
-	n.Close()
 	image := mem.CrashImage(iotest.CrashOptions{})
+	require.NoError(t, n.Put([]byte("key"), []byte("other")))
+	info := checkpoint(t, s, SnapshotCheckpoint)
+	imaged, err := mem.ReadMeta(imageName(info.Version))
+	require.NoError(t, err)
+	n.Close()
 	require.NoError(t, s.Close())
+	requireExample(t, string(text), "image", imaged[:imageHeader])
+	requireExample(t, string(text), "imaged log", imaged[imageHeader:][:0x90])
+	requireExample(t, string(text), "image end", imaged[len(imaged)-imageTrailer:])
 
 	b, err := image.ReadMeta(manifest.Name)
 	require.NoError(t, err)

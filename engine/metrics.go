@@ -172,6 +172,7 @@ type counters struct {
 	checkpoints       atomic.Uint64
 	checkpointsFailed atomic.Uint64
 	replayFrom        atomic.Uint64 // address a recovery would replay from, in units
+	imaged            atomic.Uint64 // start of the newest image that is durable, in units
 	warmed            atomic.Uint64
 	moved             atomic.Uint64
 	forwarded         atomic.Uint64
@@ -271,7 +272,7 @@ func (s *Store) Stats() Stats {
 		ColdReads: c.coldReads.Load(), ColdBytes: c.coldBytes.Load(), ReadErrors: c.readErrors.Load(), Corrupt: c.corrupt.Load(),
 		Expired: w.expired, LogAppended: s.log.Appended(), Warmed: c.warmed.Load(), Commits: c.commits.Load(), Sessions: s.ledgers.size(),
 		Checkpoints: c.checkpoints.Load(), CheckpointErr: c.checkpointsFailed.Load(),
-		ReplayBytes: s.log.Durable().Bytes() - record.Addr(c.replayFrom.Load()).Bytes(),
+		ReplayBytes: s.settled().Bytes() - record.Addr(c.replayFrom.Load()).Bytes(),
 		DeviceReads: dev.Reads, DeviceWrites: dev.Writes, DeviceRead: dev.ReadBytes, DeviceWritten: dev.WriteBytes,
 		DeviceSyncs: dev.Syncs, DeviceErrors: dev.Errors,
 		ReadTimes: dev.ReadTimes, WriteTimes: dev.WriteTimes, SyncTimes: dev.SyncTimes,

@@ -100,7 +100,7 @@ func (s *Session) observe(at *place) (seen observation, ok bool) {
 	if record.Locked(w1) || at.addr >= s.ro && w1&record.Sealed != 0 {
 		return seen, false
 	}
-	seen.addr, seen.w1, seen.stable = at.addr, w1, at.addr < s.safeRO
+	seen.addr, seen.w1, seen.stable = at.addr, w1, at.addr < s.store.log.SafeReadOnly()
 	seen.kind, seen.found = record.KindOf(w1), !s.dead(at, w1)
 	seen.counted = counts(w1)
 	if seen.found {

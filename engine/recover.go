@@ -43,7 +43,8 @@ type Recovery struct {
 // The log is its spans in order, each from its start to its end. Only the last
 // one may be open, after a crash: its end is where the last valid commit group
 // ends. That is found first, by verifying every record up to the first that does
-// not hold, from where the newest checkpoint began to be copied. Then the newest
+// not hold, from where the newest checkpoint began to be copied. An image that lies
+// behind it is put back into the log, see image.go. Then the newest
 // index snapshot that is sound, and that a commit makes valid, is loaded, and the
 // log from its start on is replayed; without one, the whole log: see replay.go.
 func (s *Store) recover(m *manifest.Manifest) error {
@@ -74,8 +75,8 @@ func (s *Store) recover(m *manifest.Manifest) error {
 		}
 	}
 	// A commit that was cut but not durable when the last run ended may have
-	// used one more number.
-	s.recovery.next = max(s.recovery.Version, s.recovery.newest) + 1
+	// used one more number, and one before it that was cut for an image another.
+	s.recovery.next = max(s.recovery.Version, s.recovery.newest) + 2
 	if m.Generation == 0 {
 		s.recovery.next = 0 // a new store
 	}
@@ -118,7 +119,11 @@ func (s *Store) settleEnd(m *manifest.Manifest, list []CheckpointInfo) (record.A
 		return 0, nil
 	}
 	last := &m.Spans[len(m.Spans)-1]
-	if last.End == 0 {
+	var seen record.Addr
+	var version uint64
+	var err error
+	unsettled := last.End == 0
+	if unsettled {
 		from := max(last.Start, m.Begin) // below it the log may be gone
 		for _, c := range list {
 			if c.snapshot != 0 && c.start > from {
@@ -126,12 +131,15 @@ func (s *Store) settleEnd(m *manifest.Manifest, list []CheckpointInfo) (record.A
 				break
 			}
 		}
-		end, seen, err := s.findEnd(m, *last, from)
-		if err != nil {
+		if last.End, seen, version, err = s.findEnd(m, *last, from); err != nil {
 			return 0, err
 		}
-		last.End = end
-		s.recovery.Discarded = int64(seen-end) * record.Unit
+	}
+	if err := s.settleImage(m, last, version, unsettled); err != nil {
+		return 0, err
+	}
+	if seen > last.End {
+		s.recovery.Discarded = (seen - last.End).Bytes()
 	}
 	if len(list) > 0 && list[0].Tail > last.End.Bytes() {
 		return 0, corrupt("committed log", last.End, fmt.Errorf("checkpoint %d was durable up to 0x%x", list[0].Version, list[0].Tail))
@@ -168,10 +176,25 @@ func (s *Store) chooseVersion(m *manifest.Manifest, list []CheckpointInfo, end *
 		return nil, corrupt("committed log", tail, fmt.Errorf("no span of the log reaches checkpoint %d", version))
 	}
 	m.Spans = m.Spans[:n]
-	s.recovery.Discarded += int64(*end-tail) * record.Unit
+	was := *end
+	s.recovery.Discarded += (was - tail).Bytes()
 	*end, m.Spans[n-1].End = tail, tail
 	for _, c := range list[:i] {
 		s.stale = append(s.stale, checkpointName(c.Version))
+	}
+	names, err := s.dev.ListMeta()
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
+	for _, v := range imageVersions(names) {
+		if v > version {
+			s.stale = append(s.stale, imageName(v))
+		}
+	}
+	if list[i].Kind == SnapshotCheckpoint && was > tail {
+		if err := s.rollBackImage(m, version); err != nil {
+			return nil, err
+		}
 	}
 	return list[i:], nil
 }
@@ -236,36 +259,39 @@ func (s *Store) loadNewest(m *manifest.Manifest, list []CheckpointInfo, end reco
 	return s.refillIndex()
 }
 
-// findEnd returns the end of the last valid commit group of an open span, and
-// the first address that does not verify, looking from a record border on that
-// is known to be committed.
+// findEnd returns the end of the last valid commit group of an open span, with its
+// version, and the first address that does not verify, looking from a record border on
+// that is known to be committed. A group that was cut for an image is not one: what
+// the log has of it may have been changed since.
 //
 // What does not verify may be a torn tail or damage. Every commit record tells
 // up to where the log was durable when it was cut, so a valid one behind the
 // place, that says that the place was durable, makes it damage.
-func (s *Store) findEnd(m *manifest.Manifest, span manifest.Span, from record.Addr) (end, seen record.Addr, err error) {
+func (s *Store) findEnd(m *manifest.Manifest, span manifest.Span, from record.Addr) (end, seen record.Addr, version uint64, err error) {
 	end = max(from, span.Start)
 	r, err := s.pass(m, span, from, useNone, func(p *passPage) error {
 		for _, c := range p.commits {
-			end = sectorEnd(c.until)
 			s.noteIndexBits(c.indexBits)
+			if !c.imaged {
+				end, version = sectorEnd(c.until), c.version
+			}
 		}
 		return nil
 	})
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	seen, why := r.at, r.why
 	behind := s.newScan(m, span, seen)
 	defer behind.close()
 	durable, err := behind.attested()
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	if durable > seen {
-		return 0, 0, corrupt("committed log", seen, why)
+		return 0, 0, 0, corrupt("committed log", seen, why)
 	}
-	return end, seen, nil
+	return end, seen, version, nil
 }
 
 // sectorEnd rounds up to a sector border.
@@ -311,6 +337,7 @@ type commitInfo struct {
 	time      int64       // by the store's clock, ms since 1970
 	swept     int64       // keys that had expired by then, ms since 1970, are not counted ...
 	sweptFrom record.Addr // ... if their records are here or above
+	imaged    bool        // it was cut for an image
 	counts    []byte      // of the ledgers that changed
 	indexBits uint32
 	addr      record.Addr // of the record
@@ -322,7 +349,7 @@ func decodeCommit(b []byte, generation uint64) (c commitInfo, err error) {
 	fixed := commitPayload
 	if len(b) >= commitPayload1 && string(b[:8]) == commitMagic1 {
 		fixed = commitPayload1
-	} else if len(b) < commitPayload || string(b[:8]) != commitMagic {
+	} else if len(b) < commitPayload || string(b[:8]) != commitMagic && string(b[:8]) != commitImage {
 		return c, errors.New("not a commit record")
 	}
 	if g := le.Uint64(b[8:]); g != generation {
@@ -335,7 +362,7 @@ func decodeCommit(b []byte, generation uint64) (c commitInfo, err error) {
 	c = commitInfo{
 		version: le.Uint64(b[16:]), begin: record.Addr(le.Uint64(b[24:])), durable: record.Addr(le.Uint64(b[32:])),
 		keys: int64(le.Uint64(b[40:])), bytes: int64(le.Uint64(b[64:])),
-		counts: b[fixed : fixed+n], indexBits: le.Uint32(b[48:]), time: int64(le.Uint64(b[56:])),
+		imaged: string(b[:8]) == commitImage, counts: b[fixed : fixed+n], indexBits: le.Uint32(b[48:]), time: int64(le.Uint64(b[56:])),
 	}
 	if fixed == commitPayload {
 		c.swept, c.sweptFrom = int64(le.Uint64(b[72:])), record.Addr(le.Uint64(b[80:]))

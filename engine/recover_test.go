@@ -338,9 +338,9 @@ func TestRecover_Refused(t *testing.T) {
 		say    string
 	}{
 		{"another version", func(m *iotest.Mem) {
-			other := append(bytes.Clone(b[:8]), append([]byte{3, 0, 0, 0}, b[12:len(b)-8]...)...)
+			other := append(bytes.Clone(b[:8]), append([]byte{manifest.Version + 1, 0, 0, 0}, b[12:len(b)-8]...)...)
 			writeMeta(t, m, binary.LittleEndian.AppendUint64(other, xxhash.Sum64(other)))
-		}, ErrFormat, "version 3"},
+		}, ErrFormat, fmt.Sprintf("version %d", manifest.Version+1)},
 		{"damaged", func(m *iotest.Mem) {
 			writeMeta(t, m, append(bytes.Clone(b[:20]), append([]byte{b[20] ^ 1}, b[21:]...)...))
 		}, ErrCorrupt, "MANIFEST"},

@@ -143,8 +143,9 @@ func (s *Session) enter(write bool) error {
 	s.writing, s.clock = write, 0
 	s.begin = st.log.Begin()
 	s.mem = max(st.log.Head(), s.begin, record.FirstAddr)
-	s.ro = st.log.ReadOnly()
-	s.safeRO = st.log.SafeReadOnly()
+	frozen := st.log.Frozen()
+	s.ro = max(st.log.ReadOnly(), frozen)
+	s.safeRO = max(st.log.SafeReadOnly(), frozen)
 	return nil
 }
 

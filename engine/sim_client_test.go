@@ -393,7 +393,7 @@ var simChores = []struct {
 	{"sync", 20, func(l *simLife, _ *rand.Rand) { l.sync() }},
 	{"checkpoint", 5, func(l *simLife, rng *rand.Rand) {
 		call := l.w.Stamp()
-		kind := []CheckpointKind{FullCheckpoint, FullCheckpoint, LogCheckpoint, IndexCheckpoint}[rng.IntN(4)]
+		kind := []CheckpointKind{FullCheckpoint, SnapshotCheckpoint, LogCheckpoint, IndexCheckpoint}[rng.IntN(4)]
 		info, err := l.store.Checkpoint(context.Background(), CheckpointOptions{Kind: kind, Cookie: make([]byte, rng.IntN(50))})
 		if l.judge("checkpoint", err) == nil {
 			l.model.durable = max(l.model.durable, call)

@@ -301,6 +301,7 @@ func (l *simLife) open(image *sim.Image) bool {
 			l.total.refused++
 			return false
 		case l.allowed(err), l.hit(sim.MetaError, sim.MetaFull):
+		case errors.Is(err, ErrIO) && l.hit(sim.WriteError, sim.WriteShort): // an image was put back
 		default:
 			l.w.Fail(fmt.Errorf("open: %w", err))
 		}

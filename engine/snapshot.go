@@ -68,7 +68,7 @@ func (s *Store) newSnapshot(name string) (*snapshotWriter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create %s: %w", name, err)
 	}
-	w := &snapshotWriter{s: s, out: out, name: name, start: s.log.Durable(), bits: s.index.Bits()}
+	w := &snapshotWriter{s: s, out: out, name: name, start: s.settled(), bits: s.index.Bits()}
 	header := make([]byte, snapshotHeader)
 	copy(header, snapshotMagic)
 	header[8], header[12], header[13] = manifest.Version, w.bits, s.index.Anchor()

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"rskv/engine/internal/record"
 	"rskv/ioring"
 )
 
@@ -79,6 +80,26 @@ func (d deviceSource) read(b []byte, off int64) error {
 	d.dev.Submit([]*ioring.Op{op})
 	d.wait(done)
 	return op.Err
+}
+
+// imagedSource is a source whose log, read by pages or less, is as a recovery will make
+// it by an image.
+type imagedSource struct {
+	source
+	image *image
+}
+
+func (d imagedSource) read(b []byte, off int64) error {
+	from, until := max(off, d.image.start.Bytes()), min(off+int64(len(b)), d.image.until.Bytes())
+	if from >= until {
+		return d.source.read(b, off)
+	}
+	if until-from < int64(len(b)) {
+		if err := d.source.read(b, off); err != nil {
+			return err
+		}
+	}
+	return d.image.readAt(b[from-off:until-off], record.Addr(from/record.Unit))
 }
 
 // dirSource is a source over a directory that no process has open.

@@ -133,10 +133,8 @@ func (s *Store) open() error {
 		return err
 	}
 	// Before the manifest: a checkpoint behind the log's end would be damage.
-	for _, name := range s.stale {
-		if err := s.dev.RemoveMeta(name); err != nil {
-			return fmt.Errorf("remove %s: %w", name, err)
-		}
+	if err := s.removeStale(); err != nil {
+		return err
 	}
 	if err := s.startGeneration(m); err != nil {
 		return err
@@ -284,9 +282,25 @@ func (s *Store) startGeneration(m *manifest.Manifest) error {
 	return s.writeManifest()
 }
 
+// removeStale removes the files of what recovery goes back behind, in this order.
+func (s *Store) removeStale() error {
+	for _, name := range s.stale {
+		if err := s.dev.RemoveMeta(name); err != nil {
+			return fmt.Errorf("remove %s: %w", name, err)
+		}
+	}
+	s.stale = nil
+	return nil
+}
+
 func (s *Store) writeManifest() error {
 	s.mu.manifest.IndexBits = s.index.Bits()
-	b := s.mu.manifest.Encode()
+	return s.encodeManifest(s.mu.manifest)
+}
+
+// encodeManifest writes both copies.
+func (s *Store) encodeManifest(m *manifest.Manifest) error {
+	b := m.Encode()
 	for _, name := range []string{manifestCopy, manifest.Name} {
 		if err := s.dev.WriteMeta(name, b); err != nil {
 			return fmt.Errorf("write %s: %w", name, err)

@@ -217,7 +217,7 @@ func (s *Store) nextRun(name TaskName) string {
 
 // replayDistance is how many bytes of log a recovery would replay now.
 func (s *Store) replayDistance() int64 {
-	return (s.log.Durable() - record.Addr(s.stats.replayFrom.Load())).Bytes()
+	return (s.settled() - record.Addr(s.stats.replayFrom.Load())).Bytes()
 }
 
 // StopTask has a background task begin nothing by itself. What is under way comes

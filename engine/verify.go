@@ -15,6 +15,7 @@ import (
 //
 //	MANIFEST, MANIFEST.copy    decoded, the same store
 //	checkpoint-*, snapshot-*   every byte
+//	image-*                    every byte
 //	log                        every record of every span up to the last commit
 //	chunks                     if there is damage: those of every large value
 //
@@ -104,6 +105,7 @@ type verifier struct {
 	m      *manifest.Manifest // nil: both copies are damaged
 	walk   *logWalk
 	list   []soundCheckpoint // newest first
+	image  *image            // the newest, if it is whole
 	res    VerifyResult
 	done   int64 // bytes of log read, for Progress
 	total  int64
@@ -133,6 +135,9 @@ func openVerifier(opt VerifyOptions, report func(Damage)) (*verifier, error) {
 func (v *verifier) close() error {
 	if v.walk != nil {
 		v.walk.close()
+	}
+	if v.image != nil {
+		return errors.Join(v.image.in.Close(), v.src.close())
 	}
 	return v.src.close()
 }
@@ -177,7 +182,33 @@ func (v *verifier) prepare() error {
 			}
 		}
 	}
+	for n, version := range imageVersions(names) {
+		if err := v.checkImage(version, n == 0); err != nil {
+			return err
+		}
+	}
 	return v.settle()
+}
+
+// checkImage reads the image of a version, and keeps it if it is the newest.
+func (v *verifier) checkImage(version uint64, newest bool) error {
+	name := imageName(version)
+	in, err := v.src.openMeta(name)
+	if err != nil {
+		return err
+	}
+	i, err := newImage(in, name, v.m)
+	if err == nil {
+		err = i.check()
+	}
+	switch {
+	case err != nil:
+		v.tell(Damage{name, -1, -1, err})
+	case newest:
+		v.image = i
+		return nil
+	}
+	return in.Close()
 }
 
 // tell reports damage.
@@ -291,18 +322,30 @@ func (v *verifier) settle() error {
 		return nil
 	}
 	last := &m.Spans[len(m.Spans)-1]
-	from := max(last.Start, m.Begin)
+	from, vouched := max(last.Start, m.Begin), record.Addr(0) // vouched: by an image and its checkpoint
 	for _, c := range v.list {
-		from = max(from, record.Addr(c.Tail/record.Unit))
+		if tail := record.Addr(c.Tail / record.Unit); c.Kind == SnapshotCheckpoint {
+			vouched = max(vouched, tail)
+		} else {
+			from = max(from, tail)
+		}
 	}
-	if last.End == 0 {
+	open := last.End == 0
+	if open {
 		end, seen, err := v.walk.settle(*last, from)
 		if err != nil {
 			return err
 		}
-		last.End, v.res.Discarded = end, int64(seen-end)*record.Unit
-	} else if from > last.End {
+		last.End = v.settleImage(last.Generation, end, true)
+		v.res.Discarded = (max(seen, last.End) - last.End).Bytes()
+	} else {
+		v.settleImage(last.Generation, last.End, false)
+	}
+	if from = max(from, vouched); from > last.End {
 		v.fail(Damage{manifest.Name, -1, -1, fmt.Errorf("the log ends at %v, but a checkpoint was durable up to %v", last.End, from)})
+		if open {
+			last.End = from // what is not there is told
+		}
 	}
 	v.res.Begin, v.res.Tail = m.Begin.Bytes(), last.End.Bytes()
 	for _, span := range m.Spans {
@@ -312,6 +355,17 @@ func (v *verifier) settle() error {
 	}
 	v.walk.step = v.progress
 	return nil
+}
+
+// settleImage has the log of the last span read through the newest image if that is
+// what a recovery would do, and returns where it ends then: see Store.settleImage.
+func (v *verifier) settleImage(generation uint64, end record.Addr, unsettled bool) record.Addr {
+	i := v.image
+	if i == nil || i.generation != generation || i.until != end && !(unsettled && i.until > end) {
+		return end
+	}
+	v.walk.src = imagedSource{v.src, i}
+	return i.until
 }
 
 func (v *verifier) progress(n int64) error {

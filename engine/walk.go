@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -63,8 +64,14 @@ func (r *logRecord) expired(now int64) bool {
 }
 
 func (r *logRecord) isCommit() bool { return isCommit(r.w0, r.w1) }
-func (r *logRecord) key() []byte    { return record.Key(r.image, r.w0) }
-func (r *logRecord) value() []byte  { return record.ValueOf(r.image, r.w0, r.w1) }
+
+// endsImage reports whether the record, a commit, was cut for an image.
+func (r *logRecord) endsImage() bool {
+	return bytes.HasPrefix(r.image[record.HeaderSize:], []byte(commitImage))
+}
+
+func (r *logRecord) key() []byte   { return record.Key(r.image, r.w0) }
+func (r *logRecord) value() []byte { return record.ValueOf(r.image, r.w0, r.w1) }
 
 // until is the address behind the record.
 func (r *logRecord) until() record.Addr {
@@ -285,7 +292,7 @@ func (w *logWalk) settle(span manifest.Span, from record.Addr) (end, seen record
 			return nil // it is told as damage if it counts
 		}
 		end = max(end, c.durable)
-		if bad <= c.durable {
+		if bad <= c.durable && !c.imaged {
 			end = max(end, sectorEnd(r.until()))
 		}
 		return nil

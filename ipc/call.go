@@ -23,9 +23,11 @@ const (
 	CheckpointFull  CheckpointKind = iota // index snapshot and log
 	CheckpointLog                         // the log alone: fast to take, slower to recover from
 	CheckpointIndex                       // the index snapshot alone
+	// CheckpointSnapshot is a full one, with a copy of what is updated in place.
+	CheckpointSnapshot
 )
 
-var checkpointNames = [...]string{"full", "log", "index"}
+var checkpointNames = [...]string{"full", "log", "index", "snapshot"}
 
 // String returns the kind's name on the wire.
 func (k CheckpointKind) String() string { return checkpointNames[k] }

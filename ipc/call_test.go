@@ -228,7 +228,7 @@ func TestParseCall_Refuses(t *testing.T) {
 		{"scrub", list{"status", dict{"rate": 1}}, `BadRequest: scrub: unknown option "rate"`},
 		{"scrub", list{"start", dict{"rate": -1}}, `BadRequest: scrub: option "rate" is out of range, must be a number of bytes`},
 		{"scrub", list{"start", dict{"rate": "1"}}, `BadRequest: scrub: option "rate" is str, must be a number of bytes`},
-		{"checkpoint", list{dict{"kind": "half"}}, `BadRequest: checkpoint: option "kind" must be "full", "log" or "index"`},
+		{"checkpoint", list{dict{"kind": "half"}}, `BadRequest: checkpoint: option "kind" must be "full", "log", "index" or "snapshot"`},
 		{"checkpoint", list{dict{"cookie": make([]byte, 4097)}}, `BadRequest: checkpoint: option "cookie" has 4097 bytes, the limit is 4096`},
 	} {
 		_, err := call(t, lim, x.method, x.params...)

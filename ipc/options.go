@@ -320,7 +320,7 @@ func (p *params) kind(c *Call) *Error {
 			return nil
 		}
 	}
-	return p.bad(`option "kind" must be "full", "log" or "index"`)
+	return p.bad(`option "kind" must be "full", "log", "index" or "snapshot"`)
 }
 
 // settings takes the map of a config call's "set".

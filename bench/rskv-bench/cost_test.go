@@ -42,11 +42,13 @@ func smokeGroup(t *testing.T, group string, more ...string) map[string]*measure.
 // something else.
 func TestRunDurability(t *testing.T) {
 	rows := smokeGroup(t, "durability")
-	require.Len(t, rows, 2+5+2+3+10)
-	with := rows["50 % reads, a checkpoint"]
-	require.NotNil(t, with.Ratio)
-	require.EqualValues(t, 1, *with.Hit)
-	require.Contains(t, strings.Join(with.Notes, "\n"), "a checkpoint of")
+	require.Len(t, rows, 3+5+2+3+10)
+	for _, name := range []string{"50 % reads, a checkpoint", "50 % reads, a snapshot checkpoint"} {
+		with := rows[name]
+		require.NotNil(t, with.Ratio)
+		require.EqualValues(t, 1, *with.Hit)
+		require.Contains(t, strings.Join(with.Notes, "\n"), "a checkpoint of")
+	}
 	hold := func(name string) float64 { return rows["write hold, "+name].Rate.Median }
 	require.LessOrEqual(t, hold("p50"), hold("p99.99"))
 	require.LessOrEqual(t, hold("p99.99"), hold("longest"))

@@ -130,11 +130,11 @@ func sleep(ctx context.Context, d time.Duration) error {
 }
 
 // checkpoints is the load of YCSB A from the request of a checkpoint to a round's
-// length after it is durable, beside the same load without.
+// length after it is durable, of both kinds, beside the same load without.
 func (r *runner) checkpoints(ctx context.Context) (err error) {
 	memory := memoryFor(r.keys, copies)
-	var stores [2]*small
-	for i, name := range []string{"checkpointed", "unchecked"} {
+	var stores [3]*small
+	for i, name := range []string{"checkpointed", "imaged", "unchecked"} {
 		if stores[i], err = r.smallStore(name, engine.Options{Memory: memory, CommitInterval: -1}, r.keys); err != nil {
 			return err
 		}
@@ -150,35 +150,54 @@ func (r *runner) checkpoints(ctx context.Context) (err error) {
 				count(r.keys), writers, mib(memory), r.round),
 		}
 	}
-	with, without := row("50 % reads, a checkpoint"), row("50 % reads, none")
-	var took []float64 // seconds, of each checkpoint
-	var size int64
 	length := 2 * r.round // of the last round with a checkpoint
-	contenders := []measure.Contender{
-		{Row: with, Run: func(ctx context.Context, d time.Duration) (measure.Sample, error) {
-			s, err := stores[0].runMixDuring(fasterMixes[0], writers, uniformOver(r.keys), func() error {
-				info, err := stores[0].store.Checkpoint(ctx, engine.CheckpointOptions{Kind: engine.FullCheckpoint})
+	taking := func(s *small, name string, kind engine.CheckpointKind) *checkpointed {
+		c := &checkpointed{row: row(name)}
+		c.run = func(ctx context.Context, d time.Duration) (measure.Sample, error) {
+			sample, err := s.runMixDuring(fasterMixes[0], writers, uniformOver(r.keys), func() error {
+				info, err := s.store.Checkpoint(ctx, engine.CheckpointOptions{Kind: kind})
 				if err != nil {
 					return err
 				}
-				took, size = append(took, info.Took.Seconds()), info.Bytes
+				if info.Kind != kind {
+					return fmt.Errorf("%s: the checkpoint is of kind %d", name, info.Kind)
+				}
+				c.took, c.size = append(c.took, info.Took.Seconds()), info.Bytes
 				return sleep(ctx, d)
 			})
-			length = s.Elapsed
-			return s, err
-		}},
+			length = sample.Elapsed
+			return sample, err
+		}
+		return c
+	}
+	full := taking(stores[0], "50 % reads, a checkpoint", engine.FullCheckpoint)
+	imaged := taking(stores[1], "50 % reads, a snapshot checkpoint", engine.SnapshotCheckpoint)
+	without := row("50 % reads, none")
+	contenders := []measure.Contender{
+		{Row: full.row, Run: full.run},
+		{Row: imaged.row, Run: imaged.run},
 		{Row: without, Run: func(ctx context.Context, _ time.Duration) (measure.Sample, error) {
-			return stores[1].runMix(fasterMixes[0], writers, uniformOver(r.keys), length)
+			return stores[2].runMix(fasterMixes[0], writers, uniformOver(r.keys), length)
 		}},
 	}
 	if err := r.ran(ctx, contenders); err != nil {
 		return err
 	}
 	without.Finish(nil)
-	with.Finish(without)
-	t := measure.SpreadOf(took)
-	with.Note("a checkpoint of %s besides the log took %.2f s [%.2f-%.2f]", mib(size), t.Median, t.Min, t.Max)
+	for _, c := range []*checkpointed{full, imaged} {
+		c.row.Finish(without)
+		t := measure.SpreadOf(c.took)
+		c.row.Note("a checkpoint of %s besides the log took %.2f s [%.2f-%.2f]", mib(c.size), t.Median, t.Min, t.Max)
+	}
 	return nil
+}
+
+// checkpointed is a load during which a checkpoint is taken.
+type checkpointed struct {
+	row  *measure.Row
+	run  func(ctx context.Context, d time.Duration) (measure.Sample, error)
+	took []float64 // seconds, of each checkpoint
+	size int64     // of the last, in bytes besides the log
 }
 
 // holds is how long commits hold writers, with a commit every second and with

@@ -55,7 +55,7 @@ func (t *tool) checkpointCommand() *cobra.Command {
 			var o client.CheckpointOptions
 			i := slices.Index(checkpointKinds(), kind)
 			if i < 0 {
-				return fmt.Errorf("--kind is %q, must be full, log or index", kind)
+				return fmt.Errorf("--kind is %q, must be full, log, index or snapshot", kind)
 			}
 			if len(cookie) > ipc.MaxCookie {
 				return fmt.Errorf("--cookie has %d bytes, the limit is %d", len(cookie), ipc.MaxCookie)
@@ -74,13 +74,13 @@ func (t *tool) checkpointCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVar(&kind, "kind", ipc.CheckpointFull.String(), "full, log or index")
+	cmd.Flags().StringVar(&kind, "kind", ipc.CheckpointFull.String(), "full, log, index or snapshot")
 	cmd.Flags().StringVar(&cookie, "cookie", "", "bytes to keep with it")
 	return cmd
 }
 
 // kindsOfCheckpoint are what --kind can be.
-var kindsOfCheckpoint = []ipc.CheckpointKind{ipc.CheckpointFull, ipc.CheckpointLog, ipc.CheckpointIndex}
+var kindsOfCheckpoint = []ipc.CheckpointKind{ipc.CheckpointFull, ipc.CheckpointLog, ipc.CheckpointIndex, ipc.CheckpointSnapshot}
 
 func checkpointKinds() (names []string) {
 	for _, k := range kindsOfCheckpoint {

@@ -177,7 +177,7 @@ func TestRun_Errors(t *testing.T) {
 		{"config get memory bogus", `"bogus" is no setting`},
 		{"config set x", "config set takes NAME VALUE, 1 given"},
 		{"gte k", `"gte" is not a command; is it get or ttl?`},
-		{"checkpoint --kind half", "full, log or index"},
+		{"checkpoint --kind half", "full, log, index or snapshot"},
 		{"compact --until -1", "must not be below 0"},
 		{"tasks stop", "tasks takes nothing, or stop, start or run and a NAME"},
 		{"tasks halt compact", "is not stop, start or run"},

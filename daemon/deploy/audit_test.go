@@ -106,6 +106,7 @@ var unsafeReasons = map[string]string{
 	"engine/internal/hlog/alloc.go":             "addresses in frames the log owns; an allocation never leaves its page",
 	"engine/internal/hlog/flush.go":             "a frozen page as bytes for the device; nobody writes it any more",
 	"engine/internal/hlog/frame.go":             "frames cut out of one mapping that lives as long as the log",
+	"engine/internal/hlog/image.go":             "a page of the log copied out, within the section that keeps its frame; the copy is sealed in its own memory",
 	"engine/internal/hlog/log.go":               "an address of the log as memory; the epoch keeps its frame there",
 	"engine/internal/hlog/resize.go":            "the frames of a mapping, and which of several a frame lies in",
 	"engine/internal/hlog/warm.go":              "a frame that is filled before others can reach it",

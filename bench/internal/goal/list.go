@@ -46,7 +46,7 @@ var All = []Goal{
 	{What: "cold gets, values of 1000 B, 128 in flight", Group: fromDisk, Row: "get, io_uring, values of 1000 B", Target: 0.9, Beyond: 1},
 	{What: "gets of zipf 0.99 at ten times the memory, read cache", Group: beyondMemory, Row: "get, zipf 0.99", Target: 3, Beyond: 4},
 	{What: "pages written", Group: "pages written", Row: "put of new keys, engine", Target: 0.9, Beyond: 1},
-	{What: "load of YCSB A while a checkpoint is made", Group: checkpoint, Row: "50 % reads, a checkpoint", Target: 0.8, Beyond: 0.95},
+	{What: "load of YCSB A while a checkpoint is made", Group: checkpoint, Row: "50 % reads, a snapshot checkpoint", Target: 0.8, Beyond: 0.95},
 	{What: "writers held by a commit, p99.99", Group: held, Row: "write hold, p99.99", Kind: Value, Target: 1000, Beyond: 200, Less: true},
 	{What: "recovery: log replayed", Group: recovery, Row: "open, log replayed", Kind: Value, Target: 1000},
 	{What: "recovery: snapshot loaded", Group: recovery, Row: "open, snapshot loaded", Kind: Value, Target: 50},

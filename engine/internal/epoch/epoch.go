@@ -236,6 +236,16 @@ func (d *Domain) Drain() {
 	}
 }
 
+// Inside reports whether anybody is in a section.
+func (d *Domain) Inside() bool {
+	for _, s := range *d.slots.Load() {
+		if s.Active() {
+			return true
+		}
+	}
+	return false
+}
+
 // Pending returns the number of actions that wait or run at this moment.
 func (d *Domain) Pending() int { return int(d.pending.Load()) }
 

@@ -157,6 +157,18 @@ func (l *Log) raiseSafe() bool {
 // had; nothing has changed then. The caller has the group flushed: nobody is woken
 // for it, since who commits can do that himself.
 func (l *Log) Cut(head []byte, more int) (rec, end record.Addr, ok bool) {
+	if rec, end, ok = l.endGroup(head, more); !ok {
+		return 0, 0, false
+	}
+	raise(&l.readOnly, end)
+	if more == 0 {
+		l.endCut(end)
+	}
+	return rec, end, true
+}
+
+// endGroup appends the commit record and the filler behind it.
+func (l *Log) endGroup(head []byte, more int) (rec, end record.Addr, ok bool) {
 	page, off := unpack(l.tail.Load())
 	size := uint32(record.SystemSize(len(head) + more))
 	if off > l.pageSize || size > l.pageSize-FirstOffset {
@@ -186,10 +198,6 @@ func (l *Log) Cut(head []byte, more int) (rec, end record.Addr, ok bool) {
 	// Nobody may seal the record, and so nobody the pages behind it, before
 	// its payload is there: set before readOnly can carry anyone past it.
 	l.unfinished.Store(more > 0)
-	raise(&l.readOnly, end)
-	if more == 0 {
-		l.endCut(end)
-	}
 	return rec, end, true
 }
 

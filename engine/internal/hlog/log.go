@@ -26,6 +26,11 @@
 //	begin         below it nothing counts any more; in a short log it may lie
 //	              above head
 //
+// One marker is not always there:
+//
+//	frozen        while an image of the log is made: below it nobody updates in
+//	              place, although it lies above readOnly; it falls, see image.go
+//
 // The pairs exist because a session that read the old marker may still act on it:
 // the second of a pair moves by epoch.Bump, when all such sessions have gone.
 //
@@ -135,6 +140,8 @@ type Log struct {
 	// reserve is how many segments of room are kept beyond: ReserveSegments, or 0,
 	// see SpendReserve. Atomic.
 	reserve atomic.Int64
+
+	frozen atomic.Uint64 // in units, 0: there is none; written behind the closed door
 
 	safeTarget atomic.Uint64 // where safeReadOnly may go, were it not for unfinished
 	unfinished atomic.Bool   // a commit record waits for its payload, see FinishCut

@@ -31,7 +31,7 @@ const Name = "MANIFEST"
 
 // Version is the format version this code writes; it reads all from VersionMin on.
 const (
-	Version    = 2
+	Version    = 3
 	VersionMin = 1
 )
 

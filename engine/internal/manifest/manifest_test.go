@@ -42,7 +42,7 @@ func TestEncode_Golden(t *testing.T) {
 	t.Parallel()
 	const want = "" +
 		"72736b764d414e49" + // magic
-		"0200000003000000" + // version, spans
+		"0300000003000000" + // version, spans
 		"0102030405060708090a0b0c0d0e0f10" + // store id
 		"8877665544332211" + // hash seed
 		"141a101200000000" + // page and segment bits, index anchor and bits
@@ -52,7 +52,7 @@ func TestEncode_Golden(t *testing.T) {
 		"010000000000000000000000000000000001020000000000" + // span 1
 		"030000000000000000000300000000000000040000000000" + // span 2
 		"050000000000000000000400000000000000000000000000" + // span 3, open
-		"a7076a6c33b8cd48" // checksum
+		"00c595ad3ad57b21" // checksum
 	require.Equal(t, want, hex.EncodeToString(sample().Encode()))
 }
 
@@ -96,11 +96,11 @@ func TestDecode_EveryByte(t *testing.T) {
 func TestDecode_Version(t *testing.T) {
 	t.Parallel()
 	b := sample().Encode()
-	b[8] = 3
+	b[8] = 4
 	_, err := Decode(seal(b))
 	require.ErrorIs(t, err, ErrVersion)
-	require.ErrorContains(t, err, "version 3")
-	require.ErrorContains(t, err, "versions 1 to 2")
+	require.ErrorContains(t, err, "version 4")
+	require.ErrorContains(t, err, "versions 1 to 3")
 	b[8] = 1
 	m, err := Decode(seal(b))
 	require.NoError(t, err)
