@@ -84,7 +84,9 @@ var prose = map[string]string{
 // README.md are run here.
 var languages = map[string]string{
 	"README.md go": "TestModule", "client/python/README.md python": "client/python/tests/test_readme.py", "client/node/README.md js": "client/node/test/readme.test.js",
-	"engine/FORMAT.md hex manifest": "engine/format_test.go", "engine/FORMAT.md hex log": "engine/format_test.go", "ipc/PROTOCOL.md ": "golden_test.go",
+	"engine/FORMAT.md hex manifest": "engine/format_test.go", "engine/FORMAT.md hex log": "engine/format_test.go",
+	"engine/FORMAT.md hex image": "engine/format_test.go", "engine/FORMAT.md hex imaged log": "engine/format_test.go",
+	"engine/FORMAT.md hex image end": "engine/format_test.go", "ipc/PROTOCOL.md ": "golden_test.go",
 }
 
 // block is lines of code in a document.

@@ -340,7 +340,7 @@ func (c *checkpointer) verify() error {
 		}
 		c.imageBack = nil
 		if err = errors.Join(err, c.closer()); err != nil {
-			return err
+			return c.dropImage(err)
 		}
 		return c.name()
 	}
@@ -360,10 +360,16 @@ func (c *checkpointer) verify() error {
 	s := c.store
 	i, err := s.openImage(s.mu.manifest, c.info.Version)
 	if err != nil {
-		return err
+		return c.dropImage(err)
 	}
 	c.imageBack, c.closer = i.reader(make([]byte, s.opt.PageSize)), i.in.Close
 	return nil
+}
+
+// dropImage removes an image that cannot be read back: nobody has been told of it, and a
+// recovery would want it.
+func (c *checkpointer) dropImage(err error) error {
+	return errors.Join(err, c.store.dev.RemoveMeta(imageName(c.info.Version)))
 }
 
 // name writes the metadata file: from here on the checkpoint counts.

@@ -163,7 +163,7 @@ func withOrder(o *Options) { o.Ordered, o.CheckpointsKept = true, 3 }
 
 // checkpointed is the image of a store with three checkpoints, as of versions, with
 // records of all kinds and a commit behind the last one, and what was in it each time.
-func checkpointed(t testing.TB) (image *iotest.Mem, versions []uint64, states []map[string]string) {
+func checkpointed(t testing.TB, kind CheckpointKind) (image *iotest.Mem, versions []uint64, states []map[string]string) {
 	t.Helper()
 	mem := newMem()
 	s := openOn(t, mem, withOrder)
@@ -187,13 +187,15 @@ func checkpointed(t testing.TB) (image *iotest.Mem, versions []uint64, states []
 		require.NoError(t, err)
 		require.True(t, found)
 		delete(want, fmt.Sprintf("%d/07", part))
-		info, err := s.Checkpoint(context.Background(), CheckpointOptions{Kind: FullCheckpoint})
+		info, err := s.Checkpoint(context.Background(), CheckpointOptions{Kind: kind})
 		require.NoError(t, err)
 		versions = append(versions, info.Version)
 		states = append(states, maps.Clone(want))
 	}
-	put("last", []byte("of all"))
-	syncStore(t, s)
+	if kind == FullCheckpoint {
+		put("last", []byte("of all"))
+		syncStore(t, s)
+	}
 	states = append(states, want)
 	image = mem.CrashImage(iotest.CrashOptions{})
 	n.Close()
@@ -218,17 +220,22 @@ func requireAll(t testing.TB, s *Store, want map[string]string, what string) {
 // makes Open panic, or give a store that lacks something, or that cannot be opened
 // the next time; or Open fails without saying why.
 func TestFault_EveryCallOfOpen(t *testing.T) {
-	image, versions, states := checkpointed(t)
+	image, versions, states := checkpointed(t, FullCheckpoint)
+	imaged, imagedVersions, imagedStates := checkpointed(t, SnapshotCheckpoint)
 	for _, run := range []struct {
 		name    string
+		image   *iotest.Mem
 		version uint64
 		want    map[string]string
-	}{{"Newest", 0, states[3]}, {"Chosen", versions[1], states[1]}} {
+	}{
+		{"Newest", image, 0, states[3]}, {"Chosen", image, versions[1], states[1]},
+		{"NewestImage", imaged, 0, imagedStates[3]}, {"ChosenImage", imaged, imagedVersions[1], imagedStates[1]},
+	} {
 		t.Run(run.name, func(t *testing.T) {
 			for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOMEM} {
 				refused, opened := map[string]bool{}, map[string]bool{}
 				for k := 1; ; k++ {
-					dev := image.CrashImage(iotest.CrashOptions{})
+					dev := run.image.CrashImage(iotest.CrashOptions{})
 					failing := &failingCall{Device: keepOpen{dev}, k: k, errno: errno}
 					s, err := tryOpenOn(failing, func(o *Options) { withOrder(o); o.RecoverVersion = run.version })
 					failing.mu.Lock()
@@ -272,6 +279,19 @@ func TestFault_EveryCallOfOpen(t *testing.T) {
 // checkpoint is made leaves one that counts and cannot be loaded, or stops those that
 // come after it; or the checkpoint fails without saying why.
 func TestFault_EveryCallOfCheckpoint(t *testing.T) {
+	t.Run("Full", func(t *testing.T) {
+		failCheckpoints(t, FullCheckpoint, "write", "sync")
+	})
+	t.Run("Snapshot", func(t *testing.T) {
+		const image = "image-00000000000000000002"
+		failCheckpoints(t, SnapshotCheckpoint, "sync", "creation of "+image, "write in "+image, "commit of "+image,
+			"open of "+image, "read in "+image, "close of "+image)
+	})
+}
+
+// failCheckpoints has each call of the device fail once that a checkpoint of a kind
+// makes; these are among them.
+func failCheckpoints(t *testing.T, kind CheckpointKind, calls ...string) {
 	failed := map[string]bool{}
 	for k := 1; ; k++ {
 		mem := newMem()
@@ -286,7 +306,7 @@ func TestFault_EveryCallOfCheckpoint(t *testing.T) {
 		dev.mu.Lock()
 		dev.k = k
 		dev.mu.Unlock()
-		_, err := s.Checkpoint(context.Background(), CheckpointOptions{Kind: FullCheckpoint})
+		_, err := s.Checkpoint(context.Background(), CheckpointOptions{Kind: kind})
 		dev.mu.Lock()
 		what := dev.failed
 		dev.k = 0
@@ -322,8 +342,8 @@ func TestFault_EveryCallOfCheckpoint(t *testing.T) {
 			break
 		}
 	}
-	for _, want := range []string{"list", "write", "sync", "creation of snapshot-00000000000000000002", "write in snapshot-00000000000000000002", "commit of snapshot-00000000000000000002",
-		"open of snapshot-00000000000000000002", "read in snapshot-00000000000000000002", "close of snapshot-00000000000000000002", "removal of snapshot-00000000000000000001"} {
+	for _, want := range append(calls, "list", "creation of snapshot-00000000000000000002", "write in snapshot-00000000000000000002", "commit of snapshot-00000000000000000002",
+		"open of snapshot-00000000000000000002", "read in snapshot-00000000000000000002", "close of snapshot-00000000000000000002", "removal of snapshot-00000000000000000001") {
 		require.Contains(t, failed, want)
 	}
 }

@@ -66,7 +66,7 @@ func (r *refusal) state() (refused string, reserved int64) {
 // Open panic, keep what it has been given, or fail without saying why; or the store
 // cannot be opened the next time, or lacks something.
 func TestFault_EveryMemoryOfOpen(t *testing.T) {
-	image, versions, states := checkpointed(t)
+	image, versions, states := checkpointed(t, FullCheckpoint)
 	// Without its newest snapshots the index is filled, emptied and filled from the log.
 	bare := image.CrashImage(iotest.CrashOptions{})
 	for _, version := range versions {

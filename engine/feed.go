@@ -47,6 +47,9 @@ import (
 //
 // # What it costs
 //
+// What a snapshot checkpoint has made durable is told with the commit behind it: until
+// then it may be updated in place, see image.go.
+//
 // Writers do nothing for a feed, and never wait for one; the committer wakes it.
 // Nothing is held for it: its buffer is the log, as long as that is there. When
 // compaction has freed what it has not read, it is told: ErrCursor. A change that is

@@ -354,6 +354,37 @@ func TestImage_Lost(t *testing.T) {
 	require.NoError(t, re.Close())
 }
 
+// TestImage_NotReadBack: an image that cannot be read back, and that nobody was told of,
+// keeps the store from opening.
+func TestImage_NotReadBack(t *testing.T) {
+	for _, part := range []string{"header", "body"} {
+		dev := newMem()
+		seen := false
+		s := openOn(t, &hookedMeta{Device: dev, read: func(b []byte, off int64) {
+			header := bytes.HasPrefix(b, []byte(imageMagic))
+			if header == (part == "header") && (seen || header) && len(b) > imageTrailer {
+				b[20] ^= 1
+			}
+			seen = seen || header
+		}}, nil)
+		n := s.NewSession()
+		fillKeys(t, n, 100, 1)
+		last := syncStore(t, s)
+		fillKeys(t, n, 100, 2)
+		_, err := s.Checkpoint(context.Background(), CheckpointOptions{Kind: SnapshotCheckpoint})
+		require.ErrorIs(t, err, ErrCorrupt, part)
+		require.ErrorContains(t, err, imagePrefix, part)
+		require.Equal(t, last, s.Stats().Durable)
+		image := dev.CrashImage(iotest.CrashOptions{})
+		n.Close()
+		require.NoError(t, s.Close())
+		re := openOn(t, image, nil)
+		require.Equal(t, last, re.Recovery().Version)
+		requireKeys(t, re, 100, 1)
+		require.NoError(t, re.Close())
+	}
+}
+
 // TestImage_Beside: while writers go on, read-only passes what is being copied, others
 // commit, and the power fails: a counter is not what its session says.
 func TestImage_Beside(t *testing.T) {
