@@ -209,7 +209,7 @@ func TestRunGroups(t *testing.T) {
 		}
 		starved = starved || row.Rate.Median == 0
 	}
-	require.Len(t, r.Rows, 10+10+10+10+21+16+10+(6+2)+(2+3+1+4)+2+34+22+4+(4+8)+7+3+4+2)
+	require.Len(t, r.Rows, 10+10+10+10+21+16+10+(6+2)+(2+3+1+4)+2+34+23+4+(4+8)+7+3+4+2)
 	require.Equal(t, 4+3+3+1+2, missing, "of metrics, latency over the socket, an idle daemon, fio, and passes of a daemon")
 	if !starved { // else the machine was too busy for a single operation somewhere
 		require.Equal(t, 21+16, efficient)
