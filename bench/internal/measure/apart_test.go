@@ -24,8 +24,8 @@ func extentOf[T any](s []T, apart bool) extent {
 // What shares a line with what another goroutine writes, or lies on the next, loses half
 // of its rate to it, and no other test would notice.
 func TestApart_Alone(t *testing.T) {
-	type odd struct{ a [3]byte }
-	type wide struct{ a [3000]byte }
+	type odd [3]byte
+	type wide [3000]byte
 	var kept []any // so that nothing is freed, and its place given to another
 	var all []extent
 	add := func(e extent, what any) { all, kept = append(all, e), append(kept, what) }
