@@ -72,7 +72,7 @@ func BenchmarkBurst(b *testing.B) {
 }
 
 // benchSocket is one end of a connection that nobody uses.
-func benchSocket(b *testing.B) *net.UnixConn {
+func benchSocket(b testing.TB) *net.UnixConn {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	require.NoError(b, err)
 	for _, fd := range pair {

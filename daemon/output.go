@@ -153,9 +153,9 @@ func (c *conn) flush() {
 		o.writing = false
 		o.keep(answers)
 		c.account()
-		if c.stopping {
-			c.changed.Broadcast() // finish may wait for this very write
-		}
+		// The reader may wait for this very write, in finish or in awaitRoom, which saw
+		// the answers on their way. Nobody there costs nothing.
+		c.changed.Broadcast()
 	}
 	c.mu.Unlock()
 }
