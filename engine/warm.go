@@ -35,7 +35,9 @@ func (w *warmer) init(s *Store) {
 	w.store = s
 	w.over = s.opt.ColdStart
 	w.finished.Store(w.over)
+	s.mu.Lock() // compaction runs by now, and may give back what the last run has left
 	w.spans = slices.Clone(s.mu.manifest.Spans)
+	s.mu.Unlock()
 	w.began = s.opt.Clock.Monotonic()
 	w.read.Kind = ioring.Read
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -136,4 +137,48 @@ func TestWarm_Damage(t *testing.T) {
 	}
 	require.Equal(t, 1, damaged)
 	require.Greater(t, s.Stats().ColdReads, uint64(keys/3), "the pages below the damaged one stay on disk")
+}
+
+// lateRunner lets the task of compaction run for a while before the next ones start.
+type lateRunner struct{ Runner }
+
+func (r lateRunner) Start(name string, step func() time.Duration) Task {
+	if name == string(TaskExpire) {
+		time.Sleep(20 * time.Millisecond)
+	}
+	return r.Runner.Start(name, step)
+}
+
+// TestWarm_BesideCompaction: what compaction has given back while a store opens is read
+// at the same time (which the race detector sees).
+func TestWarm_BesideCompaction(t *testing.T) {
+	dev := newMem()
+	fault := iotest.NewFault(dev, 1)
+	s := openOn(t, fault, nil)
+	n := s.NewSession()
+	for round := range 4 {
+		for i := range 1000 {
+			require.NoError(t, n.Put(key64(i), valueOf(uint64(i), uint64(round), 1000)))
+		}
+		syncStore(t, s)
+	}
+	fault.FailMeta(errors.New("gone"))
+	_, err := s.Compact(context.Background(), CompactOptions{})
+	require.Error(t, err)
+	require.Zero(t, s.Stats().LogFreed)
+	fault.FailMeta(nil)
+	syncStore(t, s)
+	image := dev.CrashImage(iotest.CrashOptions{})
+	n.Close()
+	require.NoError(t, s.Close())
+	re := openOn(t, image, func(o *Options) { o.Runner, o.LiveRatio = lateRunner{GoRunner()}, LiveRatioDefault })
+	require.Eventually(t, func() bool { return re.Stats().LogFreed > 0 }, waitLong, time.Millisecond)
+	n = re.NewSession()
+	for i := range 1000 {
+		value, err := n.Get(key64(i), nil)
+		require.NoError(t, err)
+		require.NoError(t, valueIs(value, uint64(i), 3, 1000))
+	}
+	n.Close()
+	require.NoError(t, re.Close())
 }
