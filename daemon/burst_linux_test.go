@@ -22,13 +22,7 @@ import (
 // tag nometrics it is the same without counting.
 func BenchmarkBurst(b *testing.B) {
 	const keys, bursts = 50_000, 64
-	store, err := engine.Open(engine.Options{Dir: b.TempDir(), Memory: 128 << 20, CommitInterval: -1})
-	require.NoError(b, err)
-	s := newServer(Defaults(), nil)
-	s.store = store
-	s.pulse.init()
-	c, err := newConn(s, benchSocket(b), peer{}, roleAdmin, nil)
-	require.NoError(b, err)
+	c := loneConn(b, 128<<20)
 	c.output.try = func(uintptr) bool { c.output.trySent = len(c.output.tryBytes); return true }
 	value := make([]byte, 100)
 	feed := func(burst []byte) {
@@ -65,10 +59,24 @@ func BenchmarkBurst(b *testing.B) {
 			})
 		}
 	}
-	close(c.quit)
-	c.workers.Wait()
-	c.session.Close()
-	require.NoError(b, store.Close())
+}
+
+// loneConn is a connection whose requests the test makes, on a store of its own.
+func loneConn(b testing.TB, memory int64) *conn {
+	store, err := engine.Open(engine.Options{Dir: b.TempDir(), Memory: memory, CommitInterval: -1})
+	require.NoError(b, err)
+	s := newServer(Defaults(), nil)
+	s.store = store
+	s.pulse.init()
+	c, err := newConn(s, benchSocket(b), peer{}, roleAdmin, nil)
+	require.NoError(b, err)
+	b.Cleanup(func() {
+		close(c.quit)
+		c.workers.Wait()
+		c.session.Close()
+		require.NoError(b, store.Close())
+	})
+	return c
 }
 
 // benchSocket is one end of a connection that nobody uses.

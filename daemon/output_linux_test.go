@@ -14,13 +14,8 @@ import (
 // answers on their way while the memory for those of all was spent, and nobody tells it
 // that they are sent. So its client is not heard any more, and not seen to go.
 func TestConn_AwaitRoom(t *testing.T) {
-	store, err := engine.Open(engine.Options{Dir: t.TempDir(), Memory: engine.MemoryMin, CommitInterval: -1})
-	require.NoError(t, err)
-	s := newServer(Defaults(), nil)
-	s.store = store
-	s.pulse.init()
-	c, err := newConn(s, benchSocket(t), peer{}, roleAdmin, nil)
-	require.NoError(t, err)
+	c := loneConn(t, engine.MemoryMin)
+	s := c.server
 
 	s.queued.Add(int64(s.limits.QueuedAll) + 1) // by others
 	c.output.writing, c.output.unsent = true, 10
@@ -46,8 +41,4 @@ func TestConn_AwaitRoom(t *testing.T) {
 	c.mu.Lock()
 	require.Zero(t, c.owed())
 	c.mu.Unlock()
-	close(c.quit)
-	c.workers.Wait()
-	c.session.Close()
-	require.NoError(t, store.Close())
 }

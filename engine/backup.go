@@ -644,11 +644,7 @@ func (t *restorer) log(b []byte, off int64) error {
 }
 
 func (t *restorer) do(op *ioring.Op) error {
-	done := make(chan struct{})
-	op.Done = func(*ioring.Op) { close(done) }
-	t.dev.Submit([]*ioring.Op{op})
-	<-done
-	return op.Err
+	return deviceSource{t.dev, GoRunner().Wait}.do(op)
 }
 
 // finish makes everything durable, and then a store of it.

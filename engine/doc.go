@@ -60,7 +60,8 @@
 //	large.go       values in chunks
 //	commit.go      the commit task; ledger.go what commits say about clients
 //	checkpoint.go  checkpoints; checkpointer.go their task; snapshot.go the index,
-//	               image.go the end of the log
+//	               image.go the end of the log, imagecut.go the commit it is made for,
+//	               metastream.go how both are written
 //	recover.go     what Open does with what it finds; replay.go its way over the log,
 //	               load.go over an index snapshot
 //	warm.go        memory filled again after it

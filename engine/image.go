@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"slices"
 	"strings"
@@ -66,13 +65,11 @@ func imageName(version uint64) string { return fmt.Sprintf("%s%020d", imagePrefi
 //	page by page,       at the      the log      all of      the file
 //	thawing behind it   door        up to start  that        is durable
 type imageWriter struct {
+	metaStream
 	s       *Store
-	out     ioring.MetaWriter
-	name    string
 	start   record.Addr // what has been copied begins here, or all there is
 	copied  bool        // all there is
 	thawed  record.Addr // from here on writers update in place again
-	bytes   int64
 	digest  *xxhash.Digest
 	memory  *ioring.Memory // one page
 	slot    *epoch.Slot
@@ -87,13 +84,13 @@ const imageThaw = 16 << 20
 
 // beginImage begins the image of the commit that has just been cut with CutImage.
 func (s *Store) beginImage(r *commitResult) (*imageWriter, error) {
-	w := &imageWriter{s: s, name: imageName(r.version), start: r.end, thawed: r.end, digest: xxhash.New()}
+	w := &imageWriter{s: s, start: r.end, thawed: r.end, digest: xxhash.New()}
 	var err error
 	if w.memory, err = ioring.AllocMemory(int64(s.opt.PageSize)); err != nil {
 		return nil, fmt.Errorf("image: %w", err)
 	}
-	if w.out, err = s.dev.CreateMeta(w.name); err != nil {
-		return nil, errors.Join(fmt.Errorf("create %s: %w", w.name, err), w.memory.Free())
+	if w.metaStream, err = s.newMetaStream(imageName(r.version)); err != nil {
+		return nil, errors.Join(err, w.memory.Free())
 	}
 	w.slot = s.epoch.Register()
 	w.sync.Kind = ioring.Sync
@@ -115,15 +112,6 @@ func (s *Store) beginImage(r *commitResult) (*imageWriter, error) {
 		return nil, errors.Join(err, w.abort())
 	}
 	return w, nil
-}
-
-func (w *imageWriter) write(b []byte) error {
-	n, err := w.out.Write(b)
-	w.bytes += int64(n)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", w.name, err)
-	}
-	return nil
 }
 
 // imagePoll is how often it is looked whether the log below an image is flushed, and
@@ -204,20 +192,14 @@ func (w *imageWriter) finish() error {
 	if err := w.write(b); err != nil {
 		return err
 	}
-	if err := w.out.Commit(); err != nil {
-		return fmt.Errorf("commit %s: %w", w.name, err)
+	if err := w.commit(); err != nil {
+		return err
 	}
 	return w.free()
 }
 
-// abort removes what has been written. A commit that failed has done so already.
-func (w *imageWriter) abort() error {
-	err := w.out.Abort()
-	if errors.Is(err, fs.ErrClosed) {
-		err = nil
-	}
-	return errors.Join(err, w.free())
-}
+// abort removes what has been written.
+func (w *imageWriter) abort() error { return errors.Join(w.metaStream.abort(), w.free()) }
 
 func (w *imageWriter) free() error {
 	w.slot.Release()
@@ -236,6 +218,15 @@ type image struct {
 	sum          uint64
 	indexBits    uint8
 	page         record.Addr // units of one
+}
+
+// images lists the versions there are images of, newest first.
+func (s *Store) images() ([]uint64, error) {
+	names, err := s.dev.ListMeta()
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
+	return imageVersions(names), nil
 }
 
 // openImage opens the image of a version; the caller closes its in.
@@ -281,6 +272,12 @@ func newImage(in ioring.MetaReader, name string, m *manifest.Manifest) (*image, 
 		return nil, i.damaged(errImage)
 	}
 	return i, nil
+}
+
+// ends reports whether a span of a generation, that ends at an address by what its log
+// holds, ends with the image instead; unsettled says that the end was not known before.
+func (i *image) ends(generation uint64, end record.Addr, unsettled bool) bool {
+	return i.generation == generation && (i.until == end || unsettled && i.until > end)
 }
 
 // pageOf returns what the image has of the page of an address.
@@ -372,19 +369,15 @@ func imageVersions(names []string) (versions []uint64) {
 // the image is put over. From then on an image that ends where the last span does is put
 // back as often as a crash comes between.
 func (s *Store) settleImage(m *manifest.Manifest, last *manifest.Span, version uint64, unsettled bool) error {
-	names, err := s.dev.ListMeta()
-	if err != nil {
-		return fmt.Errorf("list images: %w", err)
-	}
-	versions := imageVersions(names)
-	if len(versions) == 0 {
-		return nil
+	versions, err := s.images()
+	if err != nil || len(versions) == 0 {
+		return err
 	}
 	s.recovery.newest = max(s.recovery.newest, versions[0])
 	i, err := s.openImage(m, versions[0])
 	if err == nil {
 		defer i.in.Close()
-		if i.generation != last.Generation || i.until != last.End && !(unsettled && i.until > last.End) {
+		if !i.ends(last.Generation, last.End, unsettled) {
 			return nil // it is in the log, or superseded
 		}
 		err = s.restoreImage(m, last, i)
@@ -412,13 +405,13 @@ func (s *Store) restoreImage(m *manifest.Manifest, last *manifest.Span, i *image
 	if err != nil {
 		return fmt.Errorf("restore %s: %w", i.name, err)
 	}
-	r := i.reader(memory.Bytes())
+	r, device := i.reader(memory.Bytes()), deviceSource{s.dev, s.opt.Runner.Wait}
 	for {
 		a, part, err := r.next()
 		if err == nil && part != nil {
-			err = s.wait(&ioring.Op{Kind: ioring.Write, Off: a.Bytes(), Buf: part})
+			err = device.do(&ioring.Op{Kind: ioring.Write, Off: a.Bytes(), Buf: part})
 		} else if err == nil {
-			err = s.wait(&ioring.Op{Kind: ioring.Sync})
+			err = device.do(&ioring.Op{Kind: ioring.Sync})
 		}
 		if err != nil {
 			return errors.Join(fmt.Errorf("%w: restore %s: %w", restoreError(err), i.name, err), memory.Free())
@@ -437,15 +430,6 @@ func restoreError(err error) error {
 		return ErrDiskFull
 	}
 	return ErrIO
-}
-
-// wait does one request and waits for it.
-func (s *Store) wait(op *ioring.Op) error {
-	done := make(chan struct{})
-	op.Done = func(*ioring.Op) { close(done) }
-	s.dev.Submit([]*ioring.Op{op})
-	s.opt.Runner.Wait(done)
-	return op.Err
 }
 
 // rollBackImage is what goes before the manifest where recovery is asked for a version

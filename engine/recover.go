@@ -182,11 +182,11 @@ func (s *Store) chooseVersion(m *manifest.Manifest, list []CheckpointInfo, end *
 	for _, c := range list[:i] {
 		s.stale = append(s.stale, checkpointName(c.Version))
 	}
-	names, err := s.dev.ListMeta()
+	images, err := s.images()
 	if err != nil {
-		return nil, fmt.Errorf("list images: %w", err)
+		return nil, err
 	}
-	for _, v := range imageVersions(names) {
+	for _, v := range images {
 		if v > version {
 			s.stale = append(s.stale, imageName(v))
 		}

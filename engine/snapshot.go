@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -52,23 +51,21 @@ const (
 
 // snapshotWriter copies the index in steps.
 type snapshotWriter struct {
+	metaStream
 	s       *Store
-	out     ioring.MetaWriter
-	name    string
 	start   record.Addr
 	bits    uint8  // the snapshot has 2^bits rows, however the index grows
 	row     uint64 // the next one
 	entries uint64
-	bytes   int64
 	buf     []byte
 }
 
 func (s *Store) newSnapshot(name string) (*snapshotWriter, error) {
-	out, err := s.dev.CreateMeta(name)
+	out, err := s.newMetaStream(name)
 	if err != nil {
-		return nil, fmt.Errorf("create %s: %w", name, err)
+		return nil, err
 	}
-	w := &snapshotWriter{s: s, out: out, name: name, start: s.settled(), bits: s.index.Bits()}
+	w := &snapshotWriter{metaStream: out, s: s, start: s.settled(), bits: s.index.Bits()}
 	header := make([]byte, snapshotHeader)
 	copy(header, snapshotMagic)
 	header[8], header[12], header[13] = manifest.Version, w.bits, s.index.Anchor()
@@ -76,15 +73,6 @@ func (s *Store) newSnapshot(name string) (*snapshotWriter, error) {
 	binary.LittleEndian.PutUint64(header[32:], uint64(w.start))
 	binary.LittleEndian.PutUint64(header[48:], xxhash.Sum64(header[:48]))
 	return w, w.write(header)
-}
-
-func (w *snapshotWriter) write(b []byte) error {
-	n, err := w.out.Write(b)
-	w.bytes += int64(n)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", w.name, err)
-	}
-	return nil
 }
 
 // step copies a block of rows; done tells that the file is complete and durable.
@@ -109,18 +97,10 @@ func (w *snapshotWriter) step() (done bool, err error) {
 	if err := w.write(b); err != nil || w.row > first {
 		return false, err
 	}
-	if err := w.out.Commit(); err != nil {
-		return false, fmt.Errorf("commit %s: %w", w.name, err)
+	if err := w.commit(); err != nil {
+		return false, err
 	}
 	return true, nil
-}
-
-// abort removes what has been written. A commit that failed has done so already.
-func (w *snapshotWriter) abort() error {
-	if err := w.out.Abort(); !errors.Is(err, fs.ErrClosed) {
-		return err
-	}
-	return nil
 }
 
 var errSnapshot = errors.New("snapshot is inconsistent")

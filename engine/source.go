@@ -75,8 +75,13 @@ func (d deviceSource) openMeta(name string) (ioring.MetaReader, error) { return 
 func (d deviceSource) close() error                                    { return nil }
 
 func (d deviceSource) read(b []byte, off int64) error {
+	return d.do(&ioring.Op{Kind: ioring.Read, Off: off, Buf: b})
+}
+
+// do makes one request and waits for it.
+func (d deviceSource) do(op *ioring.Op) error {
 	done := make(chan struct{})
-	op := &ioring.Op{Kind: ioring.Read, Off: off, Buf: b, Done: func(*ioring.Op) { close(done) }}
+	op.Done = func(*ioring.Op) { close(done) }
 	d.dev.Submit([]*ioring.Op{op})
 	d.wait(done)
 	return op.Err

@@ -361,7 +361,7 @@ func (v *verifier) settle() error {
 // what a recovery would do, and returns where it ends then: see Store.settleImage.
 func (v *verifier) settleImage(generation uint64, end record.Addr, unsettled bool) record.Addr {
 	i := v.image
-	if i == nil || i.generation != generation || i.until != end && !(unsettled && i.until > end) {
+	if i == nil || !i.ends(generation, end, unsettled) {
 		return end
 	}
 	v.walk.src = imagedSource{v.src, i}
