@@ -33,11 +33,14 @@ const (
 
 // fills reports whether records of size bytes fill blocks nearly.
 func fills(size int) bool {
-	rest, of := blockBytes%max(size, 1), blockBytes
+	if size < fitMin {
+		return false
+	}
+	rest, of := blockBytes%size, blockBytes
 	if size > blockBytes {
 		rest, of = -size&(blockBytes-1), size
 	}
-	return size >= fitMin && rest*fitLoss <= of
+	return rest*fitLoss <= of
 }
 
 // gap is how many bytes the session leaves free at the tail for a record of size bytes.
