@@ -174,6 +174,9 @@ func FuzzDecode(f *testing.F) {
 	f.Add(sample().Encode())
 	f.Add(sample().Encode()[:fixedSize])
 	f.Add([]byte(magic))
+	older := sample().Encode()
+	older[8] = VersionMin
+	f.Add(seal(older))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) >= fixedSize+sumSize {
 			b = seal(b) // or the fuzzer never gets past the checksum
@@ -184,6 +187,8 @@ func FuzzDecode(f *testing.F) {
 		}
 		again, err := Decode(m.Encode())
 		require.NoError(t, err)
+		require.EqualValues(t, Version, again.Version) // whatever it was read from
+		again.Version = m.Version
 		require.Equal(t, m, again)
 	})
 }
