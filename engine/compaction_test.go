@@ -104,6 +104,25 @@ func TestCompact_KeepsWhatLives(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
+// TestCompact_LetsOthersRun: a pass works until its time on a processor is over, be it in
+// the middle of a section.
+func TestCompact_LetsOthersRun(t *testing.T) {
+	r, clock := &yieldCounter{Runner: GoRunner()}, newTestClock()
+	s := openOn(t, newMem(), func(o *Options) { o.Runner, o.Clock, o.CommitInterval, o.LiveRatio = r, clock, -1, -1 })
+	n := s.NewSession()
+	fillKeys(t, n, 20_000, 0)
+	n.Close()
+	syncStore(t, s)
+	ticks := func() { clock.mono.Add(int64(compactTurn)) }
+	clock.look.Store(&ticks)
+	before := r.yields.Load()
+	res := compact(t, s, 0)
+	groups := res.Records / compactGroup
+	require.Greater(t, groups, int64(100))
+	require.GreaterOrEqual(t, r.yields.Load()-before, groups)
+	require.NoError(t, s.Close())
+}
+
 // TestCompact_UnlinkedChunks: a large value that is being written while its first
 // chunks are compacted away is lost.
 func TestCompact_UnlinkedChunks(t *testing.T) {

@@ -24,6 +24,7 @@ type compactWorker struct {
 	mail largeMail
 
 	now      int64        // by the store's clock, when the page was taken
+	breathed int64        // clock time when others were let run last
 	gone     []expiryNote // records of the page that expire
 	found    []uint32     // offsets of records of a page, in units
 	suspects int          // of that page
@@ -177,6 +178,7 @@ func (w *compactWorker) take() (found bool, wait time.Duration) {
 		}
 		page, _, err := r.next()
 		if page != nil {
+			w.prepare()
 			err = w.judgePage(page)
 			r.release(page)
 		}
@@ -311,6 +313,7 @@ func (w *compactWorker) start() {
 // is not to be had, and begins anew with what is left.
 func (w *compactWorker) judge() error {
 	s := w.session
+	w.breathe()
 	for i := 0; i < w.group.n; {
 		if err := s.enter(true); err != nil {
 			return err

@@ -66,3 +66,28 @@ func (c *compactor) pace() time.Duration {
 	wait := time.Duration(max(due, 0)) - time.Duration(s.opt.Clock.Monotonic()-c.passBegan)
 	return min(wait, compactPoll)
 }
+
+// compactTurn is how long a worker works before it lets others run: one whose time on a
+// processor is over in the middle of a section holds up all who wait for its end.
+const compactTurn = 200 * time.Microsecond
+
+// breathe lets others run if it is time to. The worker is not in a section.
+func (w *compactWorker) breathe() {
+	if w.c.store.opt.Clock.Monotonic()-w.breathed >= int64(compactTurn) {
+		w.yield()
+	}
+}
+
+func (w *compactWorker) yield() {
+	w.c.store.opt.Runner.Yield()
+	w.breathed = w.c.store.opt.Clock.Monotonic()
+}
+
+// prepare is what comes before a page: others run, and there are frames that have their
+// memory. A pass takes them faster than the flusher gives it to them, and who turns to
+// one without holds up all who append.
+func (w *compactWorker) prepare() {
+	for more := true; more; more = w.c.store.log.Populate() {
+		w.yield()
+	}
+}
