@@ -124,7 +124,7 @@ func (b *Batch) carry(ctx context.Context) error {
 		return err
 	}
 	if err := b.f.wait(ctx); err != nil {
-		b.f = newFlight() // the other one is the run goroutine's for good
+		b.f = newFlight() // the other one belongs to who reads for good
 		return err
 	}
 	b.done = true

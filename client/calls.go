@@ -27,9 +27,13 @@ func (c *Client) fly(ctx context.Context, f *flight) error {
 
 // carry is fly without hooks.
 func (c *Client) carry(ctx context.Context, f *flight) error {
+	f.waits = true
 	if err := c.submit(ctx, f); err != nil {
 		f.release()
 		return err
+	}
+	if f.leads {
+		c.lead(ctx, f)
 	}
 	return f.wait(ctx)
 }

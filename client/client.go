@@ -20,9 +20,12 @@ type Client struct {
 	stop    context.CancelFunc
 	ended   chan struct{} // closed when the run goroutine has ended
 
-	spare []byte // owned by the flusher: out's other half
+	back chan error // capacity 1: the reading is the run goroutine's again, see lone.go
 
-	// Owned by the run goroutine.
+	spare []byte // owned by who writes: out's other half
+
+	// Owned by who reads, which is the run goroutine as a rule, see lone.go.
+	in        stream
 	responses [group]ipc.Response
 	targets   [group]slot
 	answered  bool // the last connection brought an answer
@@ -42,6 +45,8 @@ type Client struct {
 		queued  uint64 // bytes ever queued
 		written uint64 // of those, bytes the socket took; the rest of an old connection's count as taken
 		conn    net.Conn
+		writing bool  // somebody writes, and nobody else may
+		lone    lone  // see lone.go
 		up      bool  // there is a connection
 		closed  bool  // Close was called
 		err     error // why nothing can be submitted
@@ -115,7 +120,7 @@ func Dial(ctx context.Context, path string, opts ...Option) (*Client, error) {
 	for _, set := range opts {
 		set(&o)
 	}
-	c := &Client{path: path, opt: o, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	c := &Client{path: path, opt: o, wake: make(chan struct{}, 1), ended: make(chan struct{}), back: make(chan error, 1)}
 	c.closing, c.stop = context.WithCancel(context.Background())
 	c.mu.gate = gate{maxFlight: load{o.requests, o.bytes}, maxKept: o.kept, session: o.session}
 	c.mu.slots = make([]slot, 1, 256) // slot 0 is never used

@@ -12,7 +12,8 @@
 //
 // The flusher yields once before it writes, so that everybody who is ready to ask does so first:
 // with 256 goroutines this is worth four times the throughput of a connection pool. A Batch fills
-// its requests without any of that and waits once for all of them; it is the fast path.
+// its requests without any of that and waits once for all of them; it is the fast path. A caller who
+// is the only one, with one request at a time, soon writes and reads himself: see lone.go.
 //
 // What is promised:
 //   - A context ends the wait, never the connection. A write given up may still take effect.
@@ -59,5 +60,5 @@
 // attached by WithHooks.
 //
 // The package imports ipc and msgpack/v5, never the engine. Read flight.go first, then mux.go, then
-// session.go.
+// lone.go and session.go.
 package client

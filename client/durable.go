@@ -21,6 +21,7 @@ func (c *Client) syncLocked() {
 	if c.mu.syncing || !c.mu.up {
 		return
 	}
+	c.recallLocked()
 	c.mu.syncing, c.mu.syncUpTo = true, c.mu.kept.next-1
 	id := c.takeSlotLocked(nil, 0)
 	c.mu.slots[id].number = ownSync

@@ -14,19 +14,21 @@ import (
 // answers. Its life:
 //
 //	filled     by the caller: buf and ops
-//	in flight  owned by the run goroutine from submit on; the caller only waits
+//	in flight  owned by who reads from submit on, the run goroutine as a rule; the caller only waits
 //	landed     done was sent: the caller owns it again, with answers and arena
-//	given up   the caller's context ended: nobody waits, the run goroutine drops it when it lands
+//	given up   the caller's context ended: nobody waits, who reads drops it when it lands
 type flight struct {
 	buf     []byte   // the requests, one behind the other
 	ops     []op     // where each of them is
 	answers []answer // answers[i] belongs to ops[i]
 	arena   []byte   // the bytes that answers point into
-	left    int      // answers still to come; owned by the run goroutine while in flight
+	left    int      // answers still to come; owned by who reads while in flight
 	writes  load     // how much of it is writes
+	waits   bool     // its caller does nothing but wait for it
+	leads   bool     // its caller writes and reads, see lone.go
 
 	done    chan struct{} // one token when left reaches zero
-	givenUp atomic.Bool   // set by the caller, read by the run goroutine
+	givenUp atomic.Bool   // set by the caller, read by who reads
 }
 
 // op is one request of a flight.
@@ -95,7 +97,7 @@ func (f *flight) release() {
 func (f *flight) reset() {
 	clear(f.answers) // lets go of errors
 	f.buf, f.ops, f.answers, f.arena, f.left = f.buf[:0], f.ops[:0], f.answers[:0], f.arena[:0], 0
-	f.writes = load{}
+	f.writes, f.waits, f.leads = load{}, false, false
 }
 
 // begin appends the head of a request, which the caller completes, and returns its start.
@@ -117,7 +119,7 @@ func (f *flight) end(start int, n nature) {
 // message returns the bytes of request i.
 func (f *flight) message(i int32) []byte { return f.buf[f.ops[i].start:f.ops[i].end] }
 
-// take keeps response p as the answer to ops[i]. The run goroutine calls it.
+// take keeps response p as the answer to ops[i]. Who reads calls it.
 func (f *flight) take(i int, p *ipc.Response) {
 	a := &f.answers[i]
 	if p.Failed {
@@ -136,7 +138,7 @@ func (f *flight) landed() {
 }
 
 // wait returns when all answers are there, or with the context's error: then the flight belongs to
-// the run goroutine for good.
+// who reads for good.
 func (f *flight) wait(ctx context.Context) error {
 	ended := ctx.Done()
 	if ended == nil {

@@ -61,7 +61,12 @@ func (c *Client) submit(ctx context.Context, f *flight) error {
 	if up {
 		c.mu.out = append(c.mu.out, f.buf...)
 	}
+	f.leads = c.countLoneLocked(f)
 	c.askSyncLocked()
+	if f.leads {
+		_ = c.writeLocked(c.mu.conn) // who reads sees it fail
+		up = len(c.mu.out) > 0
+	}
 	c.mu.Unlock()
 	if up {
 		c.wakeFlusher()
@@ -112,22 +117,30 @@ func (c *Client) flush(conn net.Conn, stop <-chan struct{}) {
 		}
 		runtime.Gosched()
 		c.mu.Lock()
-		for len(c.mu.out) > 0 && c.mu.up {
-			b := c.mu.out
-			c.mu.out = c.spare[:0]
-			c.mu.Unlock()
-			n, err := conn.Write(b)
-			c.spare = keep(b)
-			c.mu.Lock()
-			c.mu.written += uint64(n)
-			if err != nil {
+		for len(c.mu.out) > 0 && c.mu.up && !c.mu.writing {
+			if err := c.writeLocked(conn); err != nil {
 				c.mu.Unlock()
-				_ = conn.Close() // ends the reading side, which handles the loss
 				return
 			}
 		}
 		c.mu.Unlock()
 	}
+}
+
+// writeLocked writes what is queued. It lets the lock go meanwhile.
+func (c *Client) writeLocked(conn net.Conn) error {
+	b := c.mu.out
+	c.mu.out, c.mu.writing = c.spare[:0], true
+	c.mu.Unlock()
+	n, err := conn.Write(b)
+	if err != nil {
+		_ = conn.Close() // ends the reading side, which handles the loss
+	}
+	c.spare = keep(b)
+	c.mu.Lock()
+	c.mu.written += uint64(n)
+	c.mu.writing = false
+	return err
 }
 
 // keep returns b's memory for the next use, unless it is too large to hold on to.
@@ -139,8 +152,8 @@ func keep(b []byte) []byte {
 	return b
 }
 
-// run is the one goroutine that reads, hands answers out and looks after the connection. It owns
-// every flight that is in flight.
+// run is the goroutine that looks after the connection, reads, and hands answers out, unless a caller
+// who is alone does that (see lone.go). Who reads owns every flight that is in flight.
 func (c *Client) run(l *link) {
 	defer close(c.ended)
 	for l != nil {
@@ -164,7 +177,7 @@ func (c *Client) serve(l *link) error {
 		c.flush(conn, stop)
 	}()
 	c.wakeFlusher()
-	err := c.read(conn, l.rest)
+	err := c.read(l)
 	_ = conn.Close() // frees a flusher that is stuck in a write
 	close(stop)
 	<-flushed
@@ -180,7 +193,7 @@ func (c *Client) attach(l *link) bool {
 		return false
 	}
 	c.mu.err, c.mu.conn, c.mu.up = nil, l.conn, true
-	c.mu.out = c.mu.out[:0]
+	c.mu.out, c.mu.lone = c.mu.out[:0], lone{}
 	c.mu.written = c.mu.queued
 	if c.opt.session {
 		c.resumeLocked(&l.hello, &c.ends)
@@ -227,33 +240,44 @@ const (
 )
 
 // read hands out answers until the connection fails. The first bytes have been read already.
-func (c *Client) read(conn net.Conn, first []byte) error {
-	split := ipc.NewSplitter(ipc.MaxAnswer)
-	buf := make([]byte, max(readSize, 2*len(first)))
-	fill := copy(buf, first)
+func (c *Client) read(l *link) error {
+	c.in = stream{conn: l.conn, split: ipc.NewSplitter(ipc.MaxAnswer), buf: make([]byte, max(readSize, 2*len(l.rest)))}
+	c.in.fill = copy(c.in.buf, l.rest)
 	for {
-		n, err := conn.Read(buf[fill:])
-		fill += n
-		used, derr := c.handOut(&split, buf[:fill])
-		if derr != nil {
-			return derr
+		err := c.readOnce()
+		if err == nil && c.leave() {
+			err = c.standBy()
 		}
 		if err != nil {
-			if errors.Is(err, io.EOF) {
-				err = errors.New("the daemon closed the connection")
-			}
 			return err
 		}
-		if used > 0 { // not for each piece of a long answer: moving it each time would be quadratic
-			fill = copy(buf, buf[used:fill])
-		}
-		switch {
-		case fill == len(buf): // a longer answer: room for twice what came, not for what it claims
-			buf = append(buf, make([]byte, len(buf))...)
-		case len(buf) > readKept && fill < readSize:
-			buf = append(make([]byte, 0, readSize), buf[:fill]...)[:readSize]
-		}
 	}
+}
+
+// readOnce reads once, and hands out the answers that are whole.
+func (c *Client) readOnce() error {
+	s := &c.in
+	n, err := s.conn.Read(s.buf[s.fill:])
+	s.fill += n
+	used, derr := c.handOut(&s.split, s.buf[:s.fill])
+	switch {
+	case derr != nil:
+		return derr
+	case errors.Is(err, io.EOF):
+		return errors.New("the daemon closed the connection")
+	case err != nil:
+		return err
+	}
+	if used > 0 { // not for each piece of a long answer: moving it each time would be quadratic
+		s.fill = copy(s.buf, s.buf[used:s.fill])
+	}
+	switch {
+	case s.fill == len(s.buf): // a longer answer: room for twice what came, not for what it claims
+		s.buf = append(s.buf, make([]byte, len(s.buf))...)
+	case len(s.buf) > readKept && s.fill < readSize:
+		s.buf = append(make([]byte, 0, readSize), s.buf[:s.fill]...)[:readSize]
+	}
+	return nil
 }
 
 // group is how many answers are looked up under one lock.
@@ -319,6 +343,7 @@ func (c *Client) land(n int) (err error) {
 			}
 		}
 	}
+	c.in.alone = c.mu.lone.alone >= loneAfter
 	c.mu.Unlock()
 	for i := range n {
 		if s := &c.targets[i]; s.f != nil {

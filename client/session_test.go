@@ -682,19 +682,24 @@ func TestSession_HelloNotAnswered(t *testing.T) {
 
 // What could go wrong: any of the above, in a combination nobody thought of.
 func TestSession_Chaos(t *testing.T) {
+	for _, workers := range []int{8, 2, 1} {
+		t.Run(fmt.Sprint(workers), func(t *testing.T) { sessionChaos(t, workers) })
+	}
+}
+
+func sessionChaos(t *testing.T, workers int) {
 	seed := seeds.New(t)
 	s := newSessionServer(t)
 	s.set(func(x *fakeSessions) { x.telling = true })
 	var lost losses
 	c := dialSession(t, s, client.WithKept(2000, 1<<20), lost.option())
-	end := time.Now().Add(3 * time.Second)
+	end := time.Now().Add(2 * time.Second)
 	if testing.Short() {
-		end = time.Now().Add(500 * time.Millisecond)
+		end = time.Now().Add(300 * time.Millisecond)
 	}
 	var adds, unknown atomic.Int64
 	var over atomic.Bool
 	var wg sync.WaitGroup
-	const workers = 8
 	appended := make([][]string, workers)
 	for g := range workers {
 		wg.Add(1)
