@@ -392,6 +392,9 @@ func TestImage_Beside(t *testing.T) {
 	s := openOn(t, dev, func(o *Options) { o.Random = crand.Reader })
 	const writers, counters = 3, 50
 	stop := make(chan struct{})
+	// Locked while what is left of it is looked at: how long that takes is not to be how
+	// much is written meanwhile, all of which is kept in memory.
+	var pause sync.RWMutex
 	var wg sync.WaitGroup
 	var ledgers [writers]*Ledger
 	for w := range writers {
@@ -402,7 +405,7 @@ func TestImage_Beside(t *testing.T) {
 			n := s.NewSession()
 			defer n.Close()
 			n.Attach(l)
-			large := make([]byte, 3000)
+			large := make([]byte, 1000)
 			for number := uint64(1); ; number += 3 {
 				select {
 				case <-stop:
@@ -413,9 +416,11 @@ func TestImage_Beside(t *testing.T) {
 				ops := []Op{
 					{Kind: OpAdd, Key: fmt.Appendf(nil, "counter-%d-%d", w, number/3%counters), Delta: 1, Number: number},
 					{Kind: OpAdd, Key: fmt.Appendf(nil, "shared-%d", number/3%counters), Delta: 1, Number: number + 1},
-					{Kind: OpPut, Key: fmt.Appendf(nil, "large-%d-%d", w, number%700), Value: large[:number%3000], Number: number + 2},
+					{Kind: OpPut, Key: fmt.Appendf(nil, "large-%d-%d", w, number%700), Value: large[:number%1000], Number: number + 2},
 				}
+				pause.RLock()
 				n.Do(ops)
+				pause.RUnlock()
 				for _, op := range ops {
 					if op.Err != nil {
 						t.Error(op.Err)
@@ -439,6 +444,7 @@ func TestImage_Beside(t *testing.T) {
 			syncStore(t, s)
 		}
 		image := dev.CrashImage(iotest.CrashOptions{Seed: uint64(round), Keep: 0.5, Tear: 0.5, Reorder: true})
+		pause.Lock()
 		re := openOn(t, image, func(o *Options) { o.Random = crand.Reader })
 		require.GreaterOrEqual(t, re.Recovery().Version, info.Version)
 		m := re.NewSession()
@@ -461,6 +467,7 @@ func TestImage_Beside(t *testing.T) {
 		require.Equal(t, shared, sumOf("shared"), "round %d", round)
 		m.Close()
 		require.NoError(t, re.Close())
+		pause.Unlock()
 	}
 	close(stop)
 	wg.Wait()

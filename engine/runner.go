@@ -77,10 +77,6 @@ func (goRunner) Start(_ string, step func() time.Duration) Task {
 	return t
 }
 
-// taskTurn is how long a task runs from step to step before others may run: where its
-// time on a processor is over in the middle of one, it may hold up others.
-const taskTurn = 100 * time.Microsecond
-
 type goTask struct {
 	wake chan struct{}
 	quit chan struct{}
@@ -104,7 +100,6 @@ func (t *goTask) run(step func() time.Duration) {
 	defer close(t.gone)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	turn := time.Now()
 	for {
 		select {
 		case <-t.quit:
@@ -113,10 +108,6 @@ func (t *goTask) run(step func() time.Duration) {
 		}
 		wait := step()
 		if wait == 0 {
-			if now := time.Now(); now.Sub(turn) > taskTurn {
-				runtime.Gosched()
-				turn = now
-			}
 			continue
 		}
 		var expired <-chan time.Time
@@ -130,6 +121,5 @@ func (t *goTask) run(step func() time.Duration) {
 		case <-t.wake:
 		case <-expired:
 		}
-		turn = time.Now()
 	}
 }
