@@ -248,3 +248,24 @@ func TestLone_ToldDurable(t *testing.T) {
 		})
 	}
 }
+
+// What could go wrong: what another asks while a caller writes stays unsent when that is done.
+func TestLone_Two(t *testing.T) {
+	s := newLoneServer(t)
+	c := dialFake(t, s.fakeServer)
+	for range 500 {
+		goAlone(t, c)
+		var wg sync.WaitGroup
+		begin := make(chan struct{})
+		for range 3 {
+			wg.Go(func() {
+				<-begin
+				if _, err := c.Exists(within(t, time.Minute), []byte("k")); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		close(begin)
+		wg.Wait()
+	}
+}
