@@ -84,12 +84,21 @@ func expiryAt(at *place, w1 uint64) int64 {
 
 // dead reports whether the record found in memory, its word 1 w1, is a tombstone
 // or has expired. The caller looks whether w1 still is its word before he believes
-// it.
+// it. A mark of the sweep alone does not say so: whoever links a newer record sets it
+// too, and one who had found this one before that answers with it, or finds out where
+// he links his own. But where the sweeper has set it, his clock counts, which may be
+// later than what the section has looked at.
 func (s *Session) dead(at *place, w1 uint64) bool {
-	if record.KindOf(w1) == record.Tombstone || w1&record.Swept != 0 {
+	if record.KindOf(w1) == record.Tombstone {
 		return true
 	}
-	return w1&record.Expiry != 0 && s.past(record.LoadExpiry(at.ptr, at.w0))
+	if w1&record.Expiry == 0 {
+		return false
+	}
+	if w1&record.Swept != 0 {
+		s.clock = s.store.clock.fresh()
+	}
+	return s.past(record.LoadExpiry(at.ptr, at.w0))
 }
 
 // past reports whether an expiry, 0 for none, has passed.

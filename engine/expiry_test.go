@@ -518,3 +518,27 @@ func TestClock_Fresh(t *testing.T) {
 	clock.move(clockLook.Milliseconds())
 	require.Equal(t, now+8000, c.fresh(), "it has followed the wall back")
 }
+
+// TestExpiry_Superseded: who has found a record with an expiry just before a newer one is
+// linked, which takes over the count of the key, takes it for expired: a get finds nothing,
+// a delete says that there was nothing.
+func TestExpiry_Superseded(t *testing.T) {
+	s, n, clock, _ := openTimed(t)
+	key := []byte("k")
+	require.NoError(t, n.one(&Op{Kind: OpPut, Key: key, Value: []byte("older"), TTL: 1000}))
+	syncStore(t, s) // it is frozen, and written
+	require.NoError(t, n.enter(false))
+	var at place
+	n.find(record.Hash(s.seed, key), key, &at)
+	other := s.NewSession()
+	require.NoError(t, other.one(&Op{Kind: OpAppend, Key: key, Value: []byte(" and newer")}))
+	w1 := record.Load1(at.ptr)
+	require.NotZero(t, w1&record.Swept)
+	require.False(t, n.dead(&at, w1))
+	clock.move(1000)
+	require.True(t, n.dead(&at, w1), "by the time it is")
+	n.exit()
+	other.Close()
+	n.Close()
+	require.NoError(t, s.Close())
+}
