@@ -693,9 +693,9 @@ func sessionChaos(t *testing.T, workers int) {
 	s.set(func(x *fakeSessions) { x.telling = true })
 	var lost losses
 	c := dialSession(t, s, client.WithKept(2000, 1<<20), lost.option())
-	end := time.Now().Add(2 * time.Second)
+	end := time.Now().Add(3 * time.Second)
 	if testing.Short() {
-		end = time.Now().Add(300 * time.Millisecond)
+		end = time.Now().Add(500 * time.Millisecond)
 	}
 	var adds, unknown atomic.Int64
 	var over atomic.Bool
